@@ -1,0 +1,57 @@
+# Everything a fresh machine needs is Python 3.11+, git and make: each target installs what it uses into .venv, once.
+# Another interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# TensorFlow's start-up notices say nothing that a reader of our output needs.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo pong test test-slow lint results bench clean
+# Two pips must not write into one .venv at the same time.
+.NOTPARALLEL:
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.installed-video  ## train, evaluate, film and export an agent on CartPole: half a minute
+	$(BIN)/python -m kerasrl_pg demo
+
+pong: .venv/.installed-video  ## the same on Atari Pong: minutes
+	$(BIN)/python -m kerasrl_pg pong
+
+test: lint  ## lint, then the tests and the examples in docstrings
+	$(BIN)/pytest
+
+test-slow: .venv/.installed-dev  ## the tests that train for minutes
+	$(BIN)/pytest -m slow
+
+lint: .venv/.installed-dev  ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+results: .venv/.installed-dev  ## train every preset again and rewrite its measured result: hours
+	$(BIN)/python benchmarks/results.py
+
+bench: .venv/.installed-bench  ## time this library beside others on this machine
+	$(BIN)/python benchmarks/compare.py
+
+clean:  ## remove caches and build products; runs/ and .venv stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp .venv/.installed-EXTRA is older than setup.cfg or constraints.txt when the installation has to be redone.
+.venv/.installed-%: setup.cfg pyproject.toml constraints.txt | .venv/.created
+	@echo "installing kerasrl_pg[$*] into .venv; the first time takes minutes"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
+
+.venv/.created:
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo "error: there is no $(PYTHON); install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@

@@ -1,0 +1,316 @@
+"""An agent: an algorithm, a model and its optimizer, for one kind of observation and action."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from gymnasium import spaces
+
+from kerasrl_pg import export, ops, seeding
+from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.envs.atari import AtariProtocol
+from kerasrl_pg.envs.make import Environment, EnvLike, make_env
+from kerasrl_pg.episode_log import EpisodeLog
+from kerasrl_pg.evaluate import Evaluation, evaluate_policy
+from kerasrl_pg.learner import Learner
+from kerasrl_pg.models.actor_critic import PolicyModel
+from kerasrl_pg.spaces import as_batch, map_space, space_from_json, space_to_json, tensor_dtype
+
+
+class Agent:
+    """What training returns: acts, is evaluated, saved and exported.
+
+    Made by `fit_agent` and `load_agent`.
+
+    Attributes:
+        algorithm: its hyperparameters.
+        model: the Keras model, preprocessing included.
+        optimizer: the Keras optimizer.
+        history: a `keras.callbacks.History`: `.history["episode_return"]` and so on, one entry per epoch.
+        episodes: an `EpisodeLog` of every episode that ended in training.
+        steps: environment steps of training so far.
+        updates: updates of the algorithm so far.
+        environment: what it was trained on.
+    """
+
+    def __init__(
+        self,
+        algorithm: Any,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        environment: Environment | None = None,
+        seed: int = 0,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        self.algorithm = algorithm
+        self.model = model
+        self.optimizer = optimizer
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.environment = environment
+        self.seed = seed
+        self.strategy = strategy
+        self.policy = PolicyModel(model, observation_space, action_space)
+        self.learner = Learner(self.policy, optimizer, strategy)
+        self.history = keras.callbacks.History()
+        self.history.epoch = []
+        self.episodes = EpisodeLog()
+        self.steps = 0
+        self.updates = 0
+        self.environment_state: list[np.ndarray] | None = None
+        """Where graph environments stand, so that training goes on as if it had not stopped."""
+        self._seed = seeding.make_seed(seed)
+        self._acts = 0
+        self._greedy, self._sampled = self._compile_act()
+        # Keras' callbacks look for the optimizer here.
+        if getattr(model, "optimizer", None) is not optimizer:
+            model.compile(optimizer=optimizer)
+
+    def act(self, observation: Any, *, sample: bool = False, seed: int | None = None) -> np.ndarray:
+        """Choose actions.
+
+        Args:
+            observation: one observation or a batch `[B, *observation]`, told apart by the space.
+            sample: draw from the policy instead of taking its most probable action.
+            seed: of the draw; None draws anew each time.
+
+        Returns:
+            One action, or a batch of them, as the environment takes it.
+
+        Raises:
+            ValueError: `observation` has neither the space's shape nor that of a batch.
+        """
+        batch, is_single = as_batch(self.observation_space, observation)
+        if sample:
+            if seed is None:
+                self._acts += 1
+            action_seed = seeding.fold_in(self._seed, self._acts) if seed is None else seeding.make_seed(seed)
+            action = self._sampled(batch, action_seed).numpy()
+        else:
+            action = self._greedy(batch).numpy()
+        return action[0] if is_single else action
+
+    def evaluate(
+        self, *, episodes: int = 100, seed: int = 0, sample: bool = False, env: EnvLike | Environment | None = None
+    ) -> Evaluation:
+        """Play whole episodes on the Gymnasium environment itself, never on its graph twin.
+
+        Args:
+            episodes: how many.
+            seed: of the environments and, with `sample`, of the actions.
+            sample: draw actions instead of taking the most probable ones.
+            env: another environment than that of training.
+
+        Returns:
+            An `Evaluation`: `mean`, `std`, `returns`, `lengths`. Rewards are never clipped.
+
+        Raises:
+            ValueError: `episodes` is not positive, the spaces of `env` are not the agent's, or there is none.
+        """
+        made = self.environment if env is None else env if isinstance(env, Environment) else make_env(env)
+        if made is None:
+            raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
+        if not isinstance(episodes, int) or episodes < 1:
+            raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
+        environment = made.make_evaluation(episodes)
+        self._check_spaces(environment)
+        if not sample:
+            return evaluate_policy(lambda observation: self._greedy(observation).numpy(), environment, episodes=episodes, seed=seed)
+        seeds = iter(range(2**62))
+        base = seeding.make_seed(seed)
+        return evaluate_policy(
+            lambda observation: self._sampled(observation, seeding.fold_in(base, next(seeds))).numpy(),
+            environment, episodes=episodes, seed=seed,
+        )  # fmt: skip
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> pathlib.Path:
+        """Write all that is needed to go on training: weights, optimizer, counters, history and episodes.
+
+        Args:
+            path: a directory that does not exist yet. It appears whole or not at all.
+            overwrite: replace an agent saved there before.
+
+        Raises:
+            FileExistsError: there is something at `path` already.
+        """
+        path = pathlib.Path(path)
+        if path.exists() and not (overwrite and (path / "agent.json").exists()):
+            raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+            new = pathlib.Path(scratch) / "new"
+            new.mkdir()
+            self._write(new)
+            if path.exists():
+                os.replace(path, pathlib.Path(scratch) / "old")
+            os.replace(new, path)
+        return path
+
+    def export(self, path: str | os.PathLike, *, format: str = "saved_model") -> pathlib.Path:
+        """Write the policy for use without this package, and check it against this one on real observations.
+
+        Args:
+            path: a directory that does not exist yet.
+            format: "saved_model", "litert" or "onnx"; see `kerasrl_pg.export`.
+
+        Raises:
+            FileExistsError: there is something at `path` already.
+            ValueError: an unknown format.
+            RuntimeError: what was written does not act as this agent does.
+        """
+        return export.export_policy(
+            self.policy, path, observations=self._some_observations(), metadata=self.describe(), format=format
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What this agent is, as JSON: the environment, its protocol, the algorithm and its settings, the budget."""
+        return {
+            "environment": self.environment.id if self.environment else None,
+            "protocol": self.environment.protocol if self.environment else {},
+            "algorithm": {"name": type(self.algorithm).__name__, "settings": _settings_to_json(self.algorithm)},
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer)["config"],
+            "steps": self.steps,
+            "updates": self.updates,
+            "seed": self.seed,
+        }
+
+    def _compile_act(self):
+        specs = map_space(
+            lambda leaf: tf.TensorSpec([None, *leaf.shape], tensor_dtype(leaf)), self.observation_space
+        )
+
+        @tf.function(input_signature=[specs], autograph=False)
+        def greedy(observation):
+            action = ops.mode(self.action_space, self.policy(observation).distribution)
+            return ops.to_environment(self.action_space, action)
+
+        @tf.function(input_signature=[specs, tf.TensorSpec([2], tf.int32)], autograph=False)
+        def sampled(observation, seed):
+            return ops.to_environment(self.action_space, self.policy(observation).distribution.sample(seed=seed))
+
+        return greedy, sampled
+
+    def _check_spaces(self, environment: Any) -> None:
+        for name in ("observation_space", "action_space"):
+            if getattr(environment, name) != getattr(self, name):
+                raise ValueError(f"the environment's {name} is {getattr(environment, name)}, the agent's {getattr(self, name)}")
+
+    def _some_observations(self) -> Any:
+        """A batch of observations from the environment itself or, where it is not known, from the space."""
+        if self.environment is None:
+            samples = [self.observation_space.sample() for _ in range(16)]
+            return tf.nest.map_structure(lambda *rows: np.stack(rows), *[as_batch(self.observation_space, s)[0] for s in samples])
+        environment = self.environment.make_evaluation(8)
+        observation = environment.reset(seed=self.seed)
+        for _ in range(4):
+            observation = environment.step(self._greedy(observation).numpy())[0].observation
+        return observation
+
+    def _write(self, directory: pathlib.Path) -> None:
+        self.model.save(directory / "model.keras")
+        description = {
+            **self.describe(),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "history": {name: [float(x) for x in values] for name, values in self.history.history.items()},
+            "epoch": list(self.history.epoch),
+        }
+        (directory / "agent.json").write_text(json.dumps(description, indent=1))
+        np.savez(
+            directory / "training.npz",
+            step=self.episodes.step,
+            episode_return=self.episodes.episode_return,
+            episode_length=self.episodes.episode_length,
+            **{f"environment_{i}": leaf for i, leaf in enumerate(self.environment_state or [])},
+        )
+
+
+def load_agent(
+    path: str | os.PathLike,
+    *,
+    env: EnvLike | Environment | None = None,
+    algorithm: Any = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Agent:
+    """Read an agent that `Agent.save` or a checkpoint wrote.
+
+    Args:
+        path: the directory.
+        env: the environment, needed for those that have no id.
+        algorithm: the algorithm, needed for those that are not this package's.
+        strategy: under which to go on training.
+
+    Raises:
+        FileNotFoundError: there is no saved agent at `path`.
+        ValueError: its algorithm is not this package's and none was passed.
+    """
+    directory = pathlib.Path(path)
+    if not (directory / "agent.json").is_file():
+        raise FileNotFoundError(f"no saved agent at {directory}: agent.json is missing")
+    description = json.loads((directory / "agent.json").read_text())
+    if algorithm is None:
+        classes = {cls.__name__: cls for cls in ALGORITHMS.values()}
+        name = description["algorithm"]["name"]
+        if name not in classes:
+            raise ValueError(f"algorithm {name!r} is not of this package: pass load_agent(algorithm=...)")
+        algorithm = classes[name](**_settings_from_json(description["algorithm"]["settings"]))
+    with scope(strategy):
+        model = keras.saving.load_model(directory / "model.keras")
+    agent = Agent(
+        algorithm,
+        model,
+        model.optimizer,
+        space_from_json(description["observation_space"]),
+        space_from_json(description["action_space"]),
+        environment=_environment(env, description),
+        seed=description["seed"],
+        strategy=strategy,
+    )
+    agent.steps, agent.updates = description["steps"], description["updates"]
+    agent.history.history, agent.history.epoch = description["history"], description["epoch"]
+    with np.load(directory / "training.npz") as arrays:
+        agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
+        leaves = sorted((name for name in arrays if name.startswith("environment_")), key=lambda n: int(n.split("_")[1]))
+        agent.environment_state = [arrays[name] for name in leaves] or None
+    return agent
+
+
+def scope(strategy: tf.distribute.Strategy | None) -> Any:
+    """The context in which variables of `strategy` are made; one that does nothing for None."""
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def _settings_to_json(algorithm: Any) -> dict[str, Any]:
+    settings = dataclasses.asdict(algorithm)
+    return {
+        name: keras.saving.serialize_keras_object(value) if callable(value) else value for name, value in settings.items()
+    }
+
+
+def _settings_from_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
+
+
+def _environment(env: EnvLike | Environment | None, description: dict[str, Any]) -> Environment | None:
+    """What the user says, else what the description names."""
+    if env is not None:
+        return env if isinstance(env, Environment) else make_env(env)
+    if description["environment"] is None:
+        return None
+    protocol = description["protocol"]
+    return make_env(description["environment"], protocol=AtariProtocol(**protocol) if protocol else None)

@@ -1,0 +1,132 @@
+"""PPO: several epochs of minibatches on one rollout, the policy's change held small by a clipped ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
+
+from kerasrl_pg import ops
+from kerasrl_pg.algorithms import validation
+from kerasrl_pg.types import Batch, Metrics, Rollout
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PPO:
+    """Proximal policy optimisation with the clipped surrogate objective.
+
+    Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347), eq. 7; defaults from
+    its Table 5 (Atari) where one is given, without the annealing.
+
+    Departures from the paper: advantages are standardised per minibatch and the gradient is clipped (both from
+    OpenAI's baselines); the value loss is not clipped unless `clip_value` is set (Andrychowicz et al. 2021, section
+    3.2, found that clipping it hurts).
+
+    Raises:
+        ValueError: a hyperparameter out of its range, or minibatches that do not divide the rollout.
+
+    Example:
+        >>> PPO(rollout_length=32, epochs=20, num_minibatches=1).clip_epsilon
+        0.2
+    """
+
+    rollout_length: int = 128
+    """Steps per environment between updates (T)."""
+    epochs: int = 4
+    """Passes over each rollout (K)."""
+    num_minibatches: int = 4
+    """Gradient steps a pass; divides `rollout_length`."""
+    discount: float = 0.99
+    """Weight of the next step's return, per environment step (γ)."""
+    gae_lambda: float = 0.95
+    """λ of GAE."""
+    clip_epsilon: float | LearningRateSchedule = 0.2
+    """Bound of the probability ratio's distance from 1 (ε); a Keras schedule is read at the number of gradient steps."""
+    clip_value: float | None = None
+    """Bound of the value's change within an update, in units of return; None for none."""
+    value_coef: float = 0.5
+    """Weight of the value loss (c₁)."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus (c₂)."""
+    normalize_advantage: bool = True
+    """Standardise the advantages of each minibatch, over all replicas."""
+    max_gradient_norm: float | None = 0.5
+    """Bound of the gradient's global norm; None for none."""
+    target_kl: float | None = None
+    """End an update once `approx_kl` of a gradient step passes 1.5 times this; None for never."""
+    adaptive_kl: float | None = None
+    """Move the learning rate by a factor of 1.5 after each update to keep `approx_kl` within a factor of 2 of this."""
+
+    def __post_init__(self):
+        for name in ("rollout_length", "epochs", "num_minibatches"):
+            validation.check_count(self, name)
+        for name in ("discount", "gae_lambda"):
+            validation.check_range(self, name, 0, 1)
+        for name in ("value_coef", "entropy_coef"):
+            validation.check_range(self, name, 0, float("inf"))
+        for name in ("clip_epsilon", "clip_value", "max_gradient_norm", "target_kl", "adaptive_kl"):
+            validation.check_range(self, name, 0, float("inf"), above=True)
+        if self.rollout_length % self.num_minibatches:
+            raise ValueError(
+                f"PPO: num_minibatches must divide rollout_length ({self.rollout_length}), got {self.num_minibatches}"
+            )
+
+    def update(self, learner, rollout: Rollout, seed: tf.Tensor) -> Metrics:
+        """`epochs` passes of `num_minibatches` gradient steps."""
+        batch = learner.map(self.prepare, rollout)
+        learner.update_value_statistics(batch)
+        metrics = learner.descend_minibatches(
+            functools.partial(self.loss, clip_epsilon=learner.scheduled(self.clip_epsilon)),
+            batch,
+            epochs=self.epochs,
+            num_minibatches=self.num_minibatches,
+            seed=seed,
+            max_gradient_norm=self.max_gradient_norm,
+            stop=self._is_too_far if self.target_kl else None,
+        )
+        if self.adaptive_kl:
+            self._move_learning_rate(learner, metrics["approx_kl"])
+        return {**metrics, **learner.mean(ops.critic_metrics, batch)}
+
+    def prepare(self, rollout: Rollout) -> Batch:
+        """Advantages and value targets, [T, N]."""
+        return ops.advantage_batch(rollout, discount=self.discount, gae_lambda=self.gae_lambda)
+
+    def loss(self, policy, batch: Batch, *, clip_epsilon: tf.Tensor | float) -> tuple[tf.Tensor, Metrics]:
+        """Clipped surrogate + value_coef · value loss - entropy_coef · entropy; Schulman et al. 2017, eq. 9."""
+        distribution, value = policy(batch.observation, training=True)
+        weight = batch.weight
+        log_prob = distribution.log_prob(batch.action)
+        advantage = ops.normalize(batch.advantage, weight) if self.normalize_advantage else batch.advantage
+        policy_loss = ops.clipped_surrogate_loss(
+            log_prob, batch.log_prob, advantage, clip_epsilon=clip_epsilon, weight=weight
+        )
+        if self.clip_value is None:
+            value_loss = ops.value_loss(value, batch.value_target, weight=weight, scale=policy.value_scale)
+        else:
+            value_loss = ops.clipped_value_loss(
+                value,
+                batch.value,
+                batch.value_target,
+                clip_epsilon=self.clip_value,
+                weight=weight,
+                scale=policy.value_scale,
+            )
+        entropy = ops.entropy(distribution, weight)
+        total = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        return total, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": ops.approx_kl(log_prob, batch.log_prob, weight),
+            "clip_fraction": ops.clip_fraction(log_prob, batch.log_prob, clip_epsilon=clip_epsilon, weight=weight),
+        }
+
+    def _is_too_far(self, metrics: Metrics) -> tf.Tensor:
+        return metrics["approx_kl"] > 1.5 * self.target_kl
+
+    def _move_learning_rate(self, learner, approx_kl: tf.Tensor) -> None:
+        factor = tf.where(approx_kl > 2.0 * self.adaptive_kl, 1 / 1.5, tf.where(approx_kl < 0.5 * self.adaptive_kl, 1.5, 1.0))
+        learner.scale_learning_rate(factor, lowest=1e-6, highest=1e-2)

@@ -1,0 +1,42 @@
+"""Checks of hyperparameters: each raises one ValueError that names the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_range(algorithm: Any, name: str, low: float, high: float, *, above: bool = False) -> None:
+    """Require `low <= algorithm.name <= high` (`low <` if `above`); None and schedules pass.
+
+    Raises:
+        ValueError: the value is outside, or is no number.
+    """
+    value = getattr(algorithm, name)
+    if value is None or callable(value):
+        return
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or (above and value == low):
+        bracket = "(" if above else "["
+        raise ValueError(f"{type(algorithm).__name__}: {name} must be in {bracket}{low}, {high}], got {value!r}")
+
+
+def check_count(algorithm: Any, name: str) -> None:
+    """Require a positive integer.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    value = getattr(algorithm, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{type(algorithm).__name__}: {name} must be a positive integer, got {value!r}")
+
+
+def check_choice(algorithm: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Require one of a few names.
+
+    Raises:
+        ValueError: it is another.
+    """
+    value = getattr(algorithm, name)
+    if value not in choices:
+        raise ValueError(f"{type(algorithm).__name__}: {name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,208 @@
+"""The command line: train, evaluate and film agents, and look up what there is.
+
+Commands import what they need themselves: TensorFlow takes seconds to load, and `--help` should not.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+app = typer.Typer(
+    help="Reinforcement learning for Keras: policy gradients on Gymnasium environments.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EnvId = Annotated[str, typer.Argument(metavar="ENV_ID", help="A Gymnasium id: CartPole-v1, ALE/Pong-v5, ...")]
+AgentDirectory = Annotated[pathlib.Path, typer.Argument(metavar="AGENT_DIR", help="What `fit --save` wrote.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result on the same machine.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; None for those of this process.
+
+    Returns:
+        The exit code: 0, or 2 where the user can mend what went wrong, which stderr then names in one line.
+    """
+    # The films are drawn off screen; without a desktop SDL would complain about it.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        app(arguments, prog_name="kerasrl-pg")
+    except SystemExit as finished:
+        return int(finished.code or 0)
+    except Exception as error:
+        if not _is_the_users(error):
+            raise
+        typer.secho(f"error: {_one_line(error)}", fg=typer.colors.RED, err=True)
+        return 2
+    return 0
+
+
+@app.command()
+def fit(
+    env_id: EnvId,
+    algorithm: Annotated[str, typer.Argument(help="An algorithm or a preset; see `list`.")] = "ppo",
+    *,
+    steps: Annotated[int, typer.Option(help="Environment steps, all environments together.")],
+    seed: Seed = 0,
+    num_envs: Annotated[int | None, typer.Option(help="Environments side by side.")] = None,
+    stop_return: Annotated[
+        float | None, typer.Option(help="Stop once the last 100 episodes average this much.")
+    ] = None,
+    save: Annotated[pathlib.Path | None, typer.Option(help="Directory for the agent, to go on with.")] = None,
+    export: Annotated[
+        pathlib.Path | None, typer.Option(help="Directory for a SavedModel, to deploy.")
+    ] = None,
+    csv: Annotated[
+        pathlib.Path | None, typer.Option(help="File for all episodes: step, return, length.")
+    ] = None,
+    plot: Annotated[
+        pathlib.Path | None, typer.Option(help="File for the learning curve: .png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Train an agent, with a progress bar. Nothing that exists is overwritten."""
+    _check_outputs([save, export, csv, plot])
+    if plot is not None and plot.suffix not in PLOT_SUFFIXES:
+        raise ValueError(f"--plot must end in one of {', '.join(PLOT_SUFFIXES)}, got {str(plot)!r}")
+    from kerasrl_pg.fit import fit_agent
+
+    agent = fit_agent(env_id, algorithm, steps=steps, seed=seed, num_envs=num_envs, stop_return=stop_return)
+    print(f"{agent.steps:,} steps, last 100 episodes: {agent.episodes.mean_return():.1f}")
+    if save is not None:
+        print(f"agent: {agent.save(save)}")
+    if export is not None:
+        print(f"SavedModel: {agent.export(export)}")
+    if csv is not None:
+        agent.episodes.to_csv(csv)
+        print(f"episodes: {csv}")
+    if plot is not None:
+        from kerasrl_pg.plotting import plot_history
+
+        plot_history(agent, plot)
+        print(f"learning curve: {plot}")
+
+
+@app.command()
+def evaluate(
+    agent_dir: AgentDirectory,
+    episodes: Annotated[int, typer.Option(help="How many to play.")] = 100,
+    seed: Seed = 0,
+) -> None:
+    """Play whole episodes on the Gymnasium environment and print mean and standard deviation."""
+    from kerasrl_pg.agent import load_agent
+
+    agent = load_agent(agent_dir)
+    env_id = agent.environment.id if agent.environment else None
+    print(f"{env_id}: {agent.evaluate(episodes=episodes, seed=seed)}")
+
+
+@app.command()
+def play(
+    agent_dir: AgentDirectory,
+    video: Annotated[pathlib.Path, typer.Option(help="File for the film: .mp4 or .gif.")],
+    episodes: Annotated[int, typer.Option(help="How many to play.")] = 1,
+    seed: Seed = 0,
+) -> None:
+    """Film an agent."""
+    from kerasrl_pg.agent import load_agent
+    from kerasrl_pg.video import check_video_path, record_video
+
+    check_video_path(video)
+    print(record_video(load_agent(agent_dir), video, episodes=episodes, seed=seed))
+
+
+@app.command()
+def describe(env_id: EnvId) -> None:
+    """Say what an environment shows, wants and pays, and what is tuned for it."""
+    from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
+    from kerasrl_pg.envs.make import make_env
+    from kerasrl_pg.presets import PRESETS
+
+    environment = make_env(env_id, num_envs=1)
+    training = environment.make_training()
+    presets = [name for name, preset in PRESETS.items() if preset.env == env_id]
+    rows = {
+        "observations": training.observation_space,
+        "actions": training.action_space,
+        "time limit": f"{environment.max_episode_steps} steps" if environment.max_episode_steps else "none",
+        "solved at": "not defined" if environment.reward_threshold is None else environment.reward_threshold,
+        "trains in graph": "yes" if env_id in GRAPH_ENVIRONMENTS else "no",
+        "presets": ", ".join(presets) or "none",
+    }
+    rows |= {name.replace("_", " "): value for name, value in environment.protocol.items()}
+    print(env_id)
+    for name, value in rows.items():
+        print(f"  {name:<26}{value}")
+
+
+@app.command("list")
+def list_() -> None:
+    """Say which algorithms, presets and environments there are."""
+    import gymnasium
+
+    from kerasrl_pg.algorithms import ALGORITHMS
+    from kerasrl_pg.envs.atari import is_atari
+    from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
+    from kerasrl_pg.presets import PRESETS
+
+    _print_section("algorithms", ALGORITHMS)
+    _print_section(
+        "presets",
+        [f"{name}: {p.env}, {p.algorithm}, {p.steps:,} steps; {p.source}" for name, p in PRESETS.items()],
+    )
+    _print_section("environments that train in the graph", GRAPH_ENVIRONMENTS)
+    others = [env_id for env_id in gymnasium.registry if env_id not in GRAPH_ENVIRONMENTS]
+    _print_section("Atari games", [env_id for env_id in others if is_atari(env_id)])
+    _print_section("other registered environments", [env_id for env_id in others if not is_atari(env_id)])
+
+
+@app.command()
+def demo(seed: Seed = 0) -> None:
+    """Solve CartPole, evaluate, film and export it: half a minute."""
+    from kerasrl_pg.demo import CARTPOLE, run_demo
+
+    run_demo(CARTPOLE, seed=seed)
+
+
+@app.command()
+def pong(seed: Seed = 0) -> None:
+    """Learn Atari Pong from the screen, evaluate, film and export it: minutes."""
+    from kerasrl_pg.demo import PONG, run_demo
+
+    run_demo(PONG, seed=seed)
+
+
+def _print_section(title: str, lines) -> None:
+    print(f"{title}:")
+    for line in lines:
+        print(f"  {line}")
+
+
+def _check_outputs(paths: Sequence[pathlib.Path | None]) -> None:
+    """Raise before hours of training rather than after."""
+    for path in filter(None, paths):
+        if path.exists():
+            raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _is_the_users(error: Exception) -> bool:
+    import gymnasium
+
+    return isinstance(error, ValueError | TypeError | OSError | ImportError | gymnasium.error.Error)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

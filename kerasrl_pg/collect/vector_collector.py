@@ -1,0 +1,100 @@
+"""Rollouts of Gymnasium and ALE vector environments: a Python loop around a compiled policy."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.types import Episodes, Rollout
+
+
+class VectorCollector:
+    """Fills the same `Rollout` as `TensorCollector`, of NumPy arrays, from environments that live outside the graph.
+
+    Args:
+        environment: the vector environment.
+        rollout_length: T; None collects whole episodes, one per environment, T being the longest.
+        act: `(observation, seed, t) -> (action, environment's action, log_prob, value)`, compiled.
+        value: `observation -> V [N]`, compiled; None where the algorithm has no critic.
+        seed: of the environments; environment n is seeded by `seed + n`.
+    """
+
+    def __init__(self, environment: VectorAdapter, rollout_length: int | None, act: Any, value: Any, seed: int):
+        self.environment = environment
+        self.rollout_length = rollout_length
+        self.whole_episodes = rollout_length is None
+        self._act = act
+        self._value = value
+        self._observation = environment.reset(seed=seed)
+        self._episode_return = np.zeros(environment.num_envs, np.float64)
+        self._episode_length = np.zeros(environment.num_envs, np.int32)
+        self.seconds = {"environment": 0.0, "acting": 0.0}
+        """Time spent so far, by what it was spent on."""
+
+    def collect(self, seed: tf.Tensor) -> tuple[Rollout, Episodes]:
+        """The next rollout; `seed` [2] int32 is that of its actions.
+
+        Returns:
+            `(rollout, episodes)` as NumPy arrays [T, N, ...].
+        """
+        if self.whole_episodes:
+            self._begin_anew()
+        rows: list[Rollout] = []
+        ends: list[Episodes] = []
+        alive = np.ones(self.environment.num_envs, bool)  # [N]
+        while alive.any() and len(rows) != self.rollout_length:
+            row, end = self._step(seed, len(rows), alive)
+            rows.append(row)
+            ends.append(end)
+            if self.whole_episodes:
+                alive = alive & ~end.ended
+        rollout = Rollout(*(_stack(column) for column in zip(*rows, strict=True)))
+        return self._with_following_values(rollout), Episodes(*(_stack(column) for column in zip(*ends, strict=True)))
+
+    def _begin_anew(self) -> None:
+        self._observation = self.environment.reset()
+        self._episode_return[:] = 0
+        self._episode_length[:] = 0
+
+    def _step(self, seed: tf.Tensor, t: int, alive: np.ndarray) -> tuple[Rollout, Episodes]:
+        started = time.perf_counter()
+        observation = self._observation
+        action, env_action, log_prob, value = (x.numpy() for x in self._act(observation, seed, t))
+        acted = time.perf_counter()
+        step, valid = self.environment.step(env_action)
+        stepped = time.perf_counter()
+        bootstrap = step.truncated & ~step.terminated  # [N]
+        final_value = np.zeros_like(step.reward)
+        if self._value is not None and bootstrap.any():
+            final_value = self._value(step.final_observation).numpy()
+        self.seconds["environment"] += stepped - acted
+        self.seconds["acting"] += acted - started + time.perf_counter() - stepped
+
+        ended = (step.terminated | step.truncated) & valid  # [N]
+        self._episode_return += np.where(valid, step.reward, 0.0)
+        self._episode_length += valid
+        row = Rollout(
+            observation, action, log_prob, value, step.reward, step.terminated, step.truncated, final_value, valid & alive
+        )
+        end = Episodes(ended & alive, self._episode_return.astype(np.float32), self._episode_length.copy())
+        self._episode_return[ended] = 0
+        self._episode_length[ended] = 0
+        self._observation = step.observation
+        return row, end
+
+    def _with_following_values(self, rollout: Rollout) -> Rollout:
+        if self._value is None:
+            return rollout
+        last_value = self._value(self._observation).numpy()[None]  # [1, N]
+        following = np.concatenate([rollout.value[1:], last_value])  # [T, N]
+        next_value = np.where(rollout.truncated, rollout.next_value, following)
+        return rollout._replace(next_value=np.where(rollout.terminated, np.float32(0), next_value))
+
+
+def _stack(column: Any) -> Any:
+    """A list of T structures of [N, ...] arrays as one structure of [T, N, ...] arrays."""
+    return tf.nest.map_structure(lambda *leaves: np.stack(leaves), *column)

@@ -1,0 +1,1 @@
+"""Environments: where experience comes from."""

@@ -1,0 +1,95 @@
+"""Atari through ale-py's own C++ vector environment, its protocol explicit."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import ale_py
+import gymnasium
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode
+
+gymnasium.register_envs(ale_py)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AtariProtocol:
+    """How a game is presented to the agent: results of different protocols do not compare.
+
+    The defaults are those of Stable-Baselines3's and CleanRL's wrappers for `NoFrameskip-v4`: no sticky actions, up
+    to 30 no-ops at the start, 4 frames a step of which the last two are merged by their maximum, 84x84 greyscale, a
+    stack of 4, rewards clipped to their sign while learning. Machado et al. 2018 recommend
+    `repeat_action_probability=0.25`, which is also what the id `ALE/Pong-v5` means in `gymnasium.make`.
+
+    Episodes are whole games: a lost life ends nothing. Returns in logs and evaluations are never clipped.
+
+    Example:
+        >>> AtariProtocol(repeat_action_probability=0.25).frame_skip
+        4
+    """
+
+    repeat_action_probability: float = 0.0
+    """Probability that the emulator repeats the last action instead ("sticky actions")."""
+    noop_max: int = 30
+    """Most no-ops at the start of a game."""
+    fire_reset: bool = True
+    """Press FIRE at the start of games that wait for it."""
+    frame_skip: int = 4
+    """Frames a step."""
+    max_frames: int = 108_000
+    """Frames after which a game is truncated (30 minutes)."""
+    reward_clipping: bool = True
+    """Learn from the sign of the reward."""
+    full_action_space: bool = False
+    """All 18 actions instead of those that the game knows."""
+    stack: int = 4
+    """Frames in an observation."""
+    size: int = 84
+    """Height and width of a frame, in pixels."""
+
+    def __post_init__(self):
+        if not 0 <= self.repeat_action_probability <= 1:
+            raise ValueError(f"repeat_action_probability must be in [0, 1], got {self.repeat_action_probability!r}")
+
+
+def is_atari(env_id: str) -> bool:
+    """Whether an id names an Atari game.
+
+    Example:
+        >>> is_atari("ALE/Pong-v5"), is_atari("CartPole-v1")
+        (True, False)
+    """
+    return env_id.startswith("ALE/")
+
+
+def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads: int = 0) -> AtariVectorEnv:
+    """`num_envs` games stepped together; rewards are not clipped here, whatever the protocol says.
+
+    Args:
+        env_id: "ALE/Pong-v5" and the like.
+        num_envs: N.
+        protocol: how the game is presented.
+        num_threads: of the emulators; 0 lets ale-py choose.
+
+    Example:
+        >>> make_atari("ALE/Pong-v5", 2, AtariProtocol()).single_observation_space.shape
+        (4, 84, 84)
+    """
+    name = env_id.removeprefix("ALE/").rsplit("-v", 1)[0]
+    return AtariVectorEnv(
+        game=re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(),
+        num_envs=num_envs,
+        num_threads=num_threads,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        reward_clipping=False,
+        repeat_action_probability=protocol.repeat_action_probability,
+        noop_max=protocol.noop_max,
+        use_fire_reset=protocol.fire_reset,
+        frameskip=protocol.frame_skip,
+        max_num_frames_per_episode=protocol.max_frames,
+        full_action_space=protocol.full_action_space,
+        stack_num=protocol.stack,
+        img_height=protocol.size,
+        img_width=protocol.size,
+    )

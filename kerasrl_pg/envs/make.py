@@ -1,0 +1,207 @@
+"""From whatever a user calls an environment to what the training loop steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
+from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
+from kerasrl_pg.envs.tensor_vector import TensorVectorEnv
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.types import TensorEnv
+
+DEFAULT_NUM_ENVS = 8
+MOST_EVALUATION_ENVS = {"numpy": 100, "python": 16}
+"""Environments side by side in an evaluation: many where they are rows of one array, few where each is an object."""
+
+EnvLike = str | gymnasium.Env | VectorEnv | TensorEnv | Callable[[], gymnasium.Env]
+"""An id, an environment, a vector environment, a graph environment, or a function that makes an environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """What the training loop needs to know of an environment."""
+
+    make_training: Callable[[], TensorEnv | VectorAdapter]
+    """Makes the N environments to learn from."""
+    make_evaluation: Callable[[int], VectorAdapter]
+    """From a number of episodes to environments to play them on: the Gymnasium originals where there are any."""
+    id: str | None = None
+    """Its Gymnasium id, from which it can be made again; None for objects."""
+    reward_threshold: float | None = None
+    """Mean return at which Gymnasium calls it solved."""
+    max_episode_steps: int | None = None
+    """Time limit in steps, where known."""
+    protocol: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings that results depend on, such as sticky actions."""
+    clip_reward: bool = False
+    """Learn from the sign of the reward."""
+
+
+def make_env(
+    env: EnvLike,
+    *,
+    num_envs: int | None = None,
+    in_graph: bool = True,
+    protocol: AtariProtocol | None = None,
+) -> Environment:
+    """Make the environments to learn from and to evaluate on.
+
+    Args:
+        env: see `EnvLike`. A function is called once per environment; a single environment is used as it is.
+        num_envs: environments to step together; None means 8, or as many as `env` already has.
+        in_graph: step the environment as a TensorFlow graph if its id has such a twin.
+        protocol: of an Atari game.
+
+    Raises:
+        ValueError: an unknown id (with the closest known ones), or a `num_envs` that `env` cannot have.
+        TypeError: `env` is none of the kinds above.
+
+    Example:
+        >>> make_env("CartPole-v1", num_envs=4).make_training().observation_space.shape
+        (4,)
+    """
+    if num_envs is not None and (not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1):
+        raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
+    if protocol is not None and not (isinstance(env, str) and is_atari(env)):
+        raise ValueError(f"protocol is for ids of Atari games (ALE/...), got it with {env!r}")
+    if isinstance(env, str):
+        return _from_id(env, num_envs or DEFAULT_NUM_ENVS, in_graph, protocol or AtariProtocol())
+    if isinstance(env, VectorEnv):
+        return _from_vector_env(env, num_envs)
+    if isinstance(env, gymnasium.Env):
+        return _from_single_env(env, num_envs)
+    if _is_tensor_env(env):
+        return _from_tensor_env(env, num_envs)
+    if callable(env):
+        return _from_function(env, num_envs or DEFAULT_NUM_ENVS)
+    raise TypeError(
+        f"env must be an id, a Gymnasium environment or vector environment, a TensorEnv or a function that makes a "
+        f"Gymnasium environment, got {env!r}"
+    )
+
+
+def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """Gymnasium's specification of an id.
+
+    Raises:
+        ValueError: no such id; the message names the closest ones.
+
+    Example:
+        >>> find_spec("CartPole-v1").reward_threshold
+        475.0
+    """
+    try:
+        return gymnasium.spec(env_id)
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        close = difflib.get_close_matches(env_id, gymnasium.registry, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; `kerasrl-pg list` shows what is registered"
+        raise ValueError(f"unknown environment {env_id!r}{hint}") from error
+
+
+def make_render_env(env_id: str) -> gymnasium.Env:
+    """One environment that renders RGB frames.
+
+    Example:
+        >>> make_render_env("CartPole-v1").render_mode
+        'rgb_array'
+    """
+    find_spec(env_id)
+    return gymnasium.make(env_id, render_mode="rgb_array")
+
+
+def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: AtariProtocol) -> Environment:
+    spec = find_spec(env_id)
+    if is_atari(env_id):
+        make = lambda count: VectorAdapter(make_atari(env_id, count, protocol))  # noqa: E731
+        return Environment(
+            make_training=lambda: make(num_envs),
+            make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
+            id=env_id,
+            reward_threshold=spec.reward_threshold,
+            max_episode_steps=protocol.max_frames // protocol.frame_skip,
+            protocol=dataclasses.asdict(protocol),
+            clip_reward=protocol.reward_clipping,
+        )
+    has_twin = in_graph and env_id in GRAPH_ENVIRONMENTS
+    most = MOST_EVALUATION_ENVS["numpy" if spec.vector_entry_point else "python"]
+    return Environment(
+        make_training=lambda: GRAPH_ENVIRONMENTS[env_id](num_envs) if has_twin else _vector_env(env_id, num_envs),
+        make_evaluation=lambda episodes: _vector_env(env_id, min(episodes, most)),
+        id=env_id,
+        reward_threshold=spec.reward_threshold,
+        max_episode_steps=spec.max_episode_steps,
+    )
+
+
+def _vector_env(env_id: str, num_envs: int) -> VectorAdapter:
+    if find_spec(env_id).vector_entry_point:
+        return VectorAdapter(gymnasium.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point"))
+    return VectorAdapter(_same_step([lambda: gymnasium.make(env_id)] * num_envs))
+
+
+def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _from_vector_env(env: VectorEnv, num_envs: int | None) -> Environment:
+    if num_envs not in (None, env.num_envs):
+        raise ValueError(f"num_envs must be that of the vector environment ({env.num_envs}), got {num_envs}")
+    return Environment(lambda: VectorAdapter(env), lambda _episodes: VectorAdapter(env), **_facts(env.spec))
+
+
+def _from_single_env(env: gymnasium.Env, num_envs: int | None) -> Environment:
+    if num_envs not in (None, 1):
+        raise ValueError(
+            f"one environment object cannot be stepped {num_envs} times side by side: pass a function that makes one, "
+            "or num_envs=1"
+        )
+    # The evaluation plays on the same object, which may hold state that no copy would have.
+    adapt = lambda: VectorAdapter(_same_step([lambda: _LeftOpen(env)]))  # noqa: E731
+    return Environment(adapt, lambda _episodes: adapt(), **_facts(env.spec))
+
+
+def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environment:
+    first = make()
+    if not isinstance(first, gymnasium.Env):
+        raise TypeError(f"the function {make!r} must return a gymnasium.Env, it returned {first!r}")
+    facts = _facts(first.spec)
+    first.close()
+    adapt = lambda count: VectorAdapter(_same_step([make] * count))  # noqa: E731
+    return Environment(
+        lambda: adapt(num_envs), lambda episodes: adapt(min(episodes, MOST_EVALUATION_ENVS["python"])), **facts
+    )
+
+
+def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
+    if num_envs not in (None, env.num_envs):
+        raise ValueError(f"num_envs must be that of the TensorEnv ({env.num_envs}), got {num_envs}")
+    if env.gymnasium_id in GRAPH_ENVIRONMENTS:
+        return dataclasses.replace(_from_id(env.gymnasium_id, env.num_envs, True, AtariProtocol()), make_training=lambda: env)
+    return Environment(
+        lambda: env, lambda _episodes: VectorAdapter(TensorVectorEnv(env)), max_episode_steps=env.max_episode_steps
+    )
+
+
+class _LeftOpen(gymnasium.Wrapper):
+    """An environment that is the user's to close."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _facts(spec: Any) -> dict[str, Any]:
+    if spec is None:
+        return {}
+    return {"reward_threshold": spec.reward_threshold, "max_episode_steps": spec.max_episode_steps}
+
+
+def _is_tensor_env(env: Any) -> bool:
+    names = ("observation_space", "action_space", "num_envs", "max_episode_steps", "gymnasium_id", "reset", "step")
+    return not isinstance(env, type) and all(hasattr(env, name) for name in names)

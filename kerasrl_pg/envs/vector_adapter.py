@@ -1,0 +1,128 @@
+"""Gymnasium vector environments as steps: the one place that knows `AutoresetMode`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+from gymnasium.vector import AutoresetMode
+
+from kerasrl_pg.spaces import check_observation_space, map_space, tensor_dtype
+from kerasrl_pg.types import Step
+
+
+class VectorAdapter:
+    """Steps a Gymnasium vector environment, whatever its autoreset mode, and tells what each step really was.
+
+    * SAME_STEP: the step that ends an episode already returns the next one's first observation; the final
+      observation comes in `info["final_obs"]`.
+    * NEXT_STEP: the step after an episode's end ignores its action and resets; `valid` is False there.
+    * DISABLED: environments that ended are reset by hand, within the same step.
+
+    Args:
+        environment: the vector environment.
+
+    Raises:
+        TypeError: observations that are not supported.
+        ValueError: an autoreset mode that is not one of Gymnasium's.
+
+    Example:
+        >>> environment = gymnasium.make_vec("CartPole-v1", num_envs=2)
+        >>> adapter = VectorAdapter(environment)
+        >>> adapter.reset(seed=0).shape
+        (2, 4)
+        >>> step, valid = adapter.step(np.array([0, 1]))
+        >>> step.reward.tolist(), valid.tolist()
+        ([1.0, 1.0], [True, True])
+    """
+
+    def __init__(self, environment: gymnasium.vector.VectorEnv):
+        self.environment = environment
+        self.observation_space = environment.single_observation_space
+        self.action_space = environment.single_action_space
+        self.num_envs = environment.num_envs
+        check_observation_space(self.observation_space)
+        mode = environment.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        self.autoreset_mode = AutoresetMode(mode)
+        self._dtypes = map_space(tensor_dtype, self.observation_space)
+        self._steps = 0
+        self._ended = np.zeros(self.num_envs, bool)
+
+    def reset(self, seed: int | None = None) -> Any:
+        """Start N episodes; environment n is seeded by `seed + n`. Returns `[N, *observation]`."""
+        observation, _ = self.environment.reset(seed=seed)
+        self._ended = np.zeros(self.num_envs, bool)
+        return self._stored(observation)
+
+    def step(self, action: np.ndarray) -> tuple[Step, np.ndarray]:
+        """Step N environments by `action` [N, *action].
+
+        Returns:
+            `(Step, valid)`: NumPy arrays; `valid` is [N] bool, False where the step only reset.
+
+        Raises:
+            RuntimeError: the environment raised; its exception is the cause.
+        """
+        self._steps += 1
+        try:
+            observation, reward, terminated, truncated, info = self.environment.step(action)
+        except Exception as error:
+            name = self.environment.spec.id if self.environment.spec else type(self.environment).__name__
+            raise RuntimeError(
+                f"the environment {name} raised {type(error).__name__} in step {self._steps}: {error}"
+            ) from error
+        observation = self._stored(observation)
+        ended = terminated | truncated  # [N]
+        final_observation = observation
+        valid = np.ones(self.num_envs, bool)
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            valid = ~self._ended
+            self._ended = ended
+        elif ended.any():
+            if self.autoreset_mode == AutoresetMode.SAME_STEP:
+                final_observation = self._with_final_rows(observation, info, ended)
+            else:
+                fresh, _ = self.environment.reset(options={"reset_mask": ended})
+                observation = self._stored(fresh)
+        return Step(observation, reward.astype(np.float32), terminated, truncated, final_observation), valid
+
+    def close(self) -> None:
+        """Release the environments."""
+        self.environment.close()
+
+    def _stored(self, observation: Any) -> Any:
+        """A batch of observations as arrays of the types that the model reads; always copies."""
+        return tf.nest.map_structure(
+            lambda dtype, leaf: np.array(leaf, dtype=dtype), self._dtypes, _as_structure(observation)
+        )
+
+    def _with_final_rows(self, observation: Any, info: dict[str, Any], ended: np.ndarray) -> Any:
+        """[N, *observation] with the rows that ended replaced by the episodes' final observations."""
+        final = info["final_obs"]
+        if isinstance(final, np.ndarray) and final.dtype != object:  # dense, as ale-py has it
+            rows = self._stored(final)
+            return tf.nest.map_structure(
+                lambda new, old: np.where(_column(ended, new), new, old), rows, observation
+            )
+        whole = tf.nest.map_structure(np.copy, observation)
+        for index in np.flatnonzero(ended):
+            for target, row in zip(
+                tf.nest.flatten(whole), tf.nest.flatten(_as_structure(final[index])), strict=True
+            ):
+                target[index] = row
+        return whole
+
+
+def _as_structure(observation: Any) -> Any:
+    """Gymnasium's ordered dicts as plain ones, so that structures compare equal."""
+    if isinstance(observation, dict):
+        return {name: _as_structure(value) for name, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(_as_structure(value) for value in observation)
+    return observation
+
+
+def _column(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return mask.reshape(-1, *[1] * (like.ndim - 1))

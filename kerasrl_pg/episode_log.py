@@ -1,0 +1,70 @@
+"""Every episode that ended during training: when, its return and its length."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+WINDOW = 100
+"""Episodes over which `episode_return` and `episode_length` are averaged in logs, and `stop_return` is judged."""
+
+
+class EpisodeLog:
+    """Finished episodes in the order in which they ended.
+
+    Example:
+        >>> log = EpisodeLog()
+        >>> log.extend([10, 25], [1.0, 3.0], [10, 15])
+        >>> log.mean_return(), len(log)
+        (2.0, 2)
+    """
+
+    def __init__(self):
+        self.step: list[int] = []
+        """Environment steps taken by all environments together when the episode ended."""
+        self.episode_return: list[float] = []
+        """Undiscounted sum of rewards, in the environment's units."""
+        self.episode_length: list[int] = []
+        """In environment steps."""
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def extend(self, step: Sequence[int], episode_return: Sequence[float], episode_length: Sequence[int]) -> None:
+        """Append episodes."""
+        self.step.extend(int(value) for value in step)
+        self.episode_return.extend(float(value) for value in episode_return)
+        self.episode_length.extend(int(value) for value in episode_length)
+
+    def mean_return(self, window: int = WINDOW) -> float:
+        """Mean return of the last `window` episodes; NaN before the first."""
+        return float(np.mean(self.episode_return[-window:])) if len(self) else float("nan")
+
+    def mean_length(self, window: int = WINDOW) -> float:
+        """Mean length of the last `window` episodes; NaN before the first."""
+        return float(np.mean(self.episode_length[-window:])) if len(self) else float("nan")
+
+    def solved_at(self, episode_return: float, window: int = WINDOW) -> int | None:
+        """The step at which the mean of `window` episodes first passed `episode_return`; None if it never did.
+
+        Example:
+            >>> log = EpisodeLog()
+            >>> log.extend([1, 2, 3], [0.0, 9.0, 9.0], [1, 1, 1])
+            >>> log.solved_at(8.0, window=2)
+            3
+        """
+        if len(self) < window:
+            return None
+        means = np.convolve(self.episode_return, np.full(window, 1 / window), mode="valid")
+        passed = np.flatnonzero(means >= episode_return)
+        return self.step[window - 1 + passed[0]] if passed.size else None
+
+    def to_csv(self, path: str | os.PathLike) -> None:
+        """Write the columns step, episode_return, episode_length."""
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("step", "episode_return", "episode_length"))
+            writer.writerows(zip(self.step, self.episode_return, self.episode_length, strict=True))

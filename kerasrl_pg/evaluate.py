@@ -1,0 +1,69 @@
+"""Play whole episodes and say how they went."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of an evaluation."""
+
+    mean: float
+    """Mean return, in the environment's units."""
+    std: float
+    """Standard deviation of the returns (population)."""
+    returns: np.ndarray
+    """[episodes] undiscounted sums of rewards."""
+    lengths: np.ndarray
+    """[episodes] in environment steps."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.std:.1f} over {len(self.returns)} episodes"
+
+
+def evaluate_policy(
+    act: Callable[[Any], np.ndarray], environment: VectorAdapter, *, episodes: int, seed: int
+) -> Evaluation:
+    """Play `episodes` episodes with `act`.
+
+    Every environment plays its share, fixed beforehand: taking the first episodes to end would prefer short ones.
+
+    Args:
+        act: from `[N, *observation]` to the environment's actions `[N, *action]`.
+        environment: N environments.
+        episodes: how many; environments with nothing left to play go on, uncounted.
+        seed: environment n is seeded by `seed + n`.
+
+    Raises:
+        ValueError: `episodes` is not a positive integer.
+    """
+    if not isinstance(episodes, int) or episodes < 1:
+        raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
+    num_envs = environment.num_envs
+    share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)  # [N]
+    played = np.zeros(num_envs, int)
+    episode_return, episode_length = np.zeros(num_envs), np.zeros(num_envs, int)
+    returns: list[list[float]] = [[] for _ in range(num_envs)]
+    lengths: list[list[int]] = [[] for _ in range(num_envs)]
+
+    observation = environment.reset(seed=seed)
+    while (played < share).any():
+        step, valid = environment.step(act(observation))
+        episode_return += np.where(valid, step.reward, 0.0)
+        episode_length += valid
+        for index in np.flatnonzero((step.terminated | step.truncated) & valid):
+            if played[index] < share[index]:
+                returns[index].append(episode_return[index])
+                lengths[index].append(episode_length[index])
+                played[index] += 1
+            episode_return[index] = episode_length[index] = 0
+        observation = step.observation
+    flat_returns, flat_lengths = np.concatenate(returns), np.concatenate(lengths).astype(int)
+    return Evaluation(float(flat_returns.mean()), float(flat_returns.std()), flat_returns, flat_lengths)

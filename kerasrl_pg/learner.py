@@ -1,0 +1,276 @@
+"""One gradient step, on one device or on many: tape, all-reduce, clip, apply.
+
+`Learner` is the only object that holds trainable state, and this file the only one that knows `tf.distribute`. An
+algorithm's `update` runs in cross-replica context; what it does per replica goes through `map`, `descend` and
+`descend_minibatches`. Every replica learns from its share of the environments, and the result does not depend on
+how many replicas there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import ops, seeding
+from kerasrl_pg.models.actor_critic import layers_of
+from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
+from kerasrl_pg.types import Batch, Metrics, Rollout
+
+Loss = Callable[[Any, Batch], tuple[tf.Tensor, Metrics]]
+"""`loss(policy, batch) -> (scalar to minimise, metrics)`: means over the batch, weighted by `batch.weight`."""
+
+MOST_METRICS = 24
+"""Room for metrics in a compiled loop, whose running sums need a size before the names are known."""
+
+
+def pack_metrics(metrics: Metrics, names: list[str]) -> tf.Tensor:
+    """[MOST_METRICS] float32: the scalars in the order of their names, which are put into `names`; then zeros.
+
+    A compiled loop needs the size of its running sums before its body, which alone knows the metrics, is traced.
+    """
+    names[:] = sorted(metrics)
+    row = tf.stack([tf.cast(metrics[name], tf.float32) for name in names])
+    return tf.pad(row, [[0, MOST_METRICS - len(names)]])
+
+
+def unpack_metrics(row: Any, names: list[str]) -> dict[str, Any]:
+    """The inverse of `pack_metrics`, of a `[..., MOST_METRICS]` tensor or array."""
+    return {name: row[..., index] for index, name in enumerate(names)}
+
+
+class Learner:
+    """A policy, its optimizer and the strategy that spreads a gradient step over devices.
+
+    Args:
+        policy: `policy(observation, training) -> (distribution, value)`; `policy.model` is the Keras model.
+        optimizer: any `keras.optimizers.Optimizer`.
+        strategy: a `tf.distribute` strategy under whose scope model and optimizer were made; None for one device.
+    """
+
+    def __init__(self, policy: Any, optimizer: keras.optimizers.Optimizer, strategy: tf.distribute.Strategy | None = None):
+        self.policy = policy
+        self.optimizer = optimizer
+        self.strategy = strategy
+        self.num_replicas = strategy.num_replicas_in_sync if strategy else 1
+        self._local_replicas = len(strategy.extended.worker_devices) if strategy else 1
+        self._normalized = _normalized_inputs(policy.model)
+
+    def map(self, fn: Callable, tree: Any) -> Any:
+        """`fn` of each replica's environments.
+
+        Args:
+            fn: a function of a structure of `[T, n, ...]` tensors.
+            tree: a structure of `[T, N, ...]` tensors, `n = N / replicas`.
+
+        Returns:
+            What `fn` returns: tensors, or per-replica values under a strategy.
+        """
+        if self.strategy is None:
+            return fn(tree)
+        return self.strategy.run(lambda whole: fn(tf.nest.map_structure(self._own_environments, whole)), args=(tree,))
+
+    def descend(self, loss: Loss, batch: Any, *, max_gradient_norm: float | None = None) -> Metrics:
+        """One gradient step on a whole batch of `[T, n, ...]` tensors (from `map`).
+
+        Args:
+            loss: see `Loss`.
+            batch: a `Batch`, or per-replica Batches.
+            max_gradient_norm: bound of the global norm of the gradient averaged over all replicas; None for none.
+
+        Returns:
+            The loss's metrics and `gradient_norm` (before clipping), averaged over all replicas.
+        """
+        return self._mean(self._run(lambda own: self._step(loss, _flatten_time(own), max_gradient_norm), batch))
+
+    def descend_minibatches(
+        self,
+        loss: Loss,
+        batch: Any,
+        *,
+        epochs: int,
+        num_minibatches: int,
+        seed: tf.Tensor,
+        max_gradient_norm: float | None = None,
+        stop: Callable[[Metrics], tf.Tensor] | None = None,
+    ) -> Metrics:
+        """`epochs` passes of `num_minibatches` gradient steps each.
+
+        Every pass shuffles time within each environment, seeded by the pass and by the environment's index among all
+        replicas' environments, and gives every minibatch an equal number of steps of every environment. The minibatches
+        are thus the same on one device and on many.
+
+        Args:
+            loss: see `Loss`.
+            batch: a `Batch` of `[T, n, ...]` tensors, or per-replica Batches.
+            epochs: passes over the batch.
+            num_minibatches: gradient steps a pass; divides T.
+            seed: [2] int32.
+            max_gradient_norm: see `descend`.
+            stop: a scalar bool of one step's metrics: True ends the loop after that step.
+
+        Returns:
+            Metrics averaged over the steps taken, and `gradient_steps`, their number.
+        """
+        names: list[str] = []
+
+        def step(order, minibatch, total, steps, go_on):
+            def own_step(own, own_order):
+                chosen = own_order[minibatch]  # [B]
+                return self._step(
+                    loss, tf.nest.map_structure(lambda x: tf.gather(x, chosen), _flatten_time(own)), max_gradient_norm
+                )
+
+            metrics = self._mean(self._run(own_step, batch, order))
+            if stop is not None:
+                go_on = tf.logical_not(stop(metrics))
+            return minibatch + 1, total + pack_metrics(metrics, names), steps + 1, go_on
+
+        def epoch(number, total, steps, go_on):
+            epoch_seed = seeding.fold_in(seed, number)
+            order = self._run(lambda own: self._shuffle(own.weight, num_minibatches, epoch_seed), batch)
+            _, total, steps, go_on = tf.while_loop(
+                lambda minibatch, _total, _steps, go_on: go_on & (minibatch < num_minibatches),
+                lambda minibatch, total, steps, go_on: step(order, minibatch, total, steps, go_on),
+                (0, total, steps, go_on),
+            )
+            return number + 1, total, steps, go_on
+
+        _, total, steps, _ = tf.while_loop(
+            lambda number, _total, _steps, go_on: go_on & (number < epochs),
+            epoch,
+            (0, tf.zeros([MOST_METRICS]), 0, tf.constant(True)),
+        )
+        means = unpack_metrics(total / tf.cast(steps, tf.float32), names)
+        return {**means, "gradient_steps": tf.cast(steps, tf.float32)}
+
+    def mean(self, fn: Callable[[Any], Metrics], batch: Any) -> Metrics:
+        """Scalars of each replica's `[T, n, ...]` batch, averaged over all replicas."""
+        return self._mean(self._run(fn, batch))
+
+    def update_value_statistics(self, batch: Any) -> None:
+        """Take a batch's value targets into the running statistics of a model that normalises values."""
+        for layer in layers_of(self.policy.model, ValueDenormalizer):
+            self._update_moments(layer, lambda own: (own.value_target, own.weight), batch)
+
+    def update_observation_statistics(self, rollout: Rollout) -> None:
+        """Take a rollout's observations into the running statistics of a model that normalises observations.
+
+        Done after the gradient steps, so that acting and learning within one update see the same statistics.
+        """
+        for layer, inputs_of in self._normalized:
+            self._update_moments(
+                layer,
+                lambda own, inputs_of=inputs_of: (inputs_of(own.observation), tf.cast(own.valid, tf.float32)),
+                self.map(lambda own: own, rollout),
+            )
+
+    def scheduled(self, value: float | keras.optimizers.schedules.LearningRateSchedule) -> tf.Tensor:
+        """A hyperparameter that may follow a schedule, at the current number of gradient steps."""
+        if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+            return tf.cast(value(tf.convert_to_tensor(self.optimizer.iterations)), tf.float32)
+        return tf.constant(value, tf.float32)
+
+    def scale_learning_rate(self, factor: tf.Tensor, *, lowest: float, highest: float) -> tf.Tensor:
+        """Multiply the optimizer's learning rate by `factor`, within bounds; returns the new rate.
+
+        Raises:
+            ValueError: the optimizer's learning rate follows a schedule, which leaves nothing to set.
+        """
+        if isinstance(self.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            raise ValueError(
+                "adaptive_kl moves the learning rate, which must then be a number; "
+                f"the optimizer's follows {self.optimizer._learning_rate}"
+            )
+        rate = tf.clip_by_value(tf.convert_to_tensor(self.optimizer.learning_rate) * factor, lowest, highest)
+        self.optimizer.learning_rate.assign(rate)
+        return rate
+
+    def _step(self, loss: Loss, batch: Batch, max_gradient_norm: float | None) -> Metrics:
+        batch = batch._replace(weight=ops.unit_mean_weight(batch.weight))
+        variables = self.policy.model.trainable_variables
+        with tf.GradientTape() as tape:
+            value, metrics = loss(self.policy, batch)
+        gradients = tape.gradient(value, variables)
+        learned = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        gradients = ops.mean_across_replicas([gradients[i] for i in learned])
+        norm = tf.linalg.global_norm(gradients)
+        if max_gradient_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, max_gradient_norm, use_norm=norm)
+        # Keras sums what replicas apply, so each hands in its share of a gradient that is already the mean.
+        self.optimizer.apply(
+            [gradient / self.num_replicas for gradient in gradients],
+            [variables[i] for i in learned],
+        )
+        return {"loss": value, **metrics, "gradient_norm": norm}
+
+    def _shuffle(self, weight: tf.Tensor, num_minibatches: int, seed: tf.Tensor) -> tf.Tensor:
+        """[num_minibatches, B / num_minibatches] indices into a flattened [T, n] batch."""
+        length, own = weight.shape[0], weight.shape[1]
+        if num_minibatches == 1:
+            return tf.range(length * own)[None]  # [1, B]
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        noise = tf.random.stateless_uniform([length, own * self.num_replicas], seed)  # [T, N]
+        noise = tf.slice(noise, [0, replica * own], [length, own])  # [T, n]
+        order = tf.argsort(noise, axis=0)  # [T, n]
+        return tf.reshape(order * own + tf.range(own), [num_minibatches, length * own // num_minibatches])
+
+    def _own_environments(self, tensor: tf.Tensor) -> tf.Tensor:
+        """[T, N, ...] -> [T, n, ...]: this replica's share."""
+        own = tensor.shape[1] // self._local_replicas
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group % self._local_replicas
+        return tf.slice(
+            tensor, [0, replica * own] + [0] * (tensor.shape.rank - 2), [-1, own] + [-1] * (tensor.shape.rank - 2)
+        )
+
+    def _update_moments(self, layer: Any, values_of: Callable, batch: Any) -> None:
+        """Merge the moments of each element of `values_of(batch)`, `([T, n, ...], weight [T, n])`, into the layer's."""
+
+        def own_moments(own):
+            values, weight = values_of(own)
+            weight = ops.unit_mean_weight(weight)
+            weight = tf.reshape(weight, [*weight.shape, *[1] * (values.shape.rank - 2)])  # [T, n, 1, ...]
+            mean = ops.mean_across_replicas(tf.reduce_mean(weight * values, axis=[0, 1]))
+            variance = ops.mean_across_replicas(tf.reduce_mean(weight * tf.square(values - mean), axis=[0, 1]))
+            return {"mean": mean, "variance": variance}
+
+        moments = self._mean(self._run(own_moments, batch))
+        samples = self._mean(self._run(lambda own: {"count": tf.reduce_sum(values_of(own)[1])}, batch))["count"]
+        merged = ops.merge_moments(
+            *(tf.convert_to_tensor(variable) for variable in (layer.mean, layer.variance, layer.count)),
+            moments["mean"], moments["variance"], samples * self.num_replicas,
+        )  # fmt: skip
+        for variable, new in zip((layer.mean, layer.variance, layer.count), merged, strict=True):
+            variable.assign(new)
+
+    def _run(self, fn: Callable, *arguments: Any) -> Any:
+        return fn(*arguments) if self.strategy is None else self.strategy.run(fn, args=arguments)
+
+    def _mean(self, metrics: Any) -> Metrics:
+        if self.strategy is None:
+            return metrics
+        return {
+            name: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for name, value in metrics.items()
+        }
+
+
+def _flatten_time(tree: Any) -> Any:
+    """[T, n, ...] -> [T n, ...]."""
+    return tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), tree)
+
+
+def _normalized_inputs(model: keras.Model) -> list[tuple[RunningNormalizer, Callable]]:
+    """Each observation normalizer with the function from `[T, n, *observation]` to its input `[T, n, ...]`."""
+    found = []
+    for layer in layers_of(model, RunningNormalizer):
+        encoder = keras.Model(model.inputs if len(model.inputs) > 1 else model.input, layer.input)
+
+        def inputs_of(observation, encoder=encoder):
+            leading = tf.nest.flatten(observation)[0].shape[:2]  # (T, n)
+            values = tf.cast(encoder(_flatten_time(observation)), tf.float32)  # [T n, ...]
+            return tf.reshape(values, [*leading, *values.shape[1:]])
+
+        found.append((layer, inputs_of))
+    return found

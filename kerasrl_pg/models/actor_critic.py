@@ -1,0 +1,267 @@
+"""Policies with a value head: one Keras model, `observation -> {"policy": [B, P], "value": [B, 1]}`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from gymnasium import spaces
+
+from kerasrl_pg import seeding
+from kerasrl_pg.models import preprocessing
+from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
+from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
+from kerasrl_pg.ops import distributions
+
+NATURE_IMAGE = 36
+"""Pixels: the smallest image that the Nature network's three convolutions leave anything of."""
+
+
+def actor_critic(
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    *,
+    trunk: keras.Model | None = None,
+    critic_trunk: keras.Model | None = None,
+    normalize_observation: bool = False,
+    normalize_value: bool = False,
+    seed: int = 0,
+) -> keras.Model:
+    """A trunk with a policy head and a value head, preprocessing included.
+
+    Args:
+        observation_space: of one environment; several parts (Dict, Tuple) are encoded each and concatenated.
+        action_space: of one environment.
+        trunk: any Keras model without heads, `[B, ...] -> [B, features]`; None chooses a convolutional network for
+            images and a 64-64 tanh perceptron for the rest.
+        critic_trunk: a second trunk for the value head; None shares `trunk`.
+        normalize_observation: standardise observations by running statistics (`RunningNormalizer`).
+        normalize_value: learn standardised value targets (`ValueDenormalizer`).
+        seed: integer from which the initial weights follow.
+
+    Returns:
+        A `keras.Model` from an observation batch to `{"policy": [B, P], "value": [B, 1]}`, both float32. P is
+        `ops.distributions.parameter_size(action_space)`.
+
+    Raises:
+        TypeError: an observation or action space that is not supported.
+
+    Example:
+        >>> model = actor_critic(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), trunk=mlp_trunk((32,)))
+        >>> {name: tuple(output.shape) for name, output in model(keras.ops.zeros((5, 4))).items()}
+        {'policy': (5, 2), 'value': (5, 1)}
+    """
+    trunk_seed, policy_seed, value_seed, encoder_seed = seeding.integers(seed, 4)
+    inputs = preprocessing.observation_inputs(observation_space)
+    encoded = _encode(observation_space, inputs, normalize_observation, encoder_seed)
+    if trunk is None:
+        trunk = _default_trunk(observation_space, trunk_seed)
+    features = _features(trunk, encoded)
+    critic_features = features if critic_trunk is None else _features(critic_trunk, encoded)
+    policy = _policy_head(features, action_space, policy_seed)
+    value = keras.layers.Dense(
+        1, kernel_initializer=keras.initializers.Orthogonal(1.0, seed=value_seed), dtype="float32", name="value_head"
+    )(critic_features)
+    if normalize_value:
+        value = ValueDenormalizer(dtype="float32", name="value")(value)
+    return keras.Model(inputs, {"policy": policy, "value": value}, name="actor_critic")
+
+
+def default_model(observation_space: spaces.Space, action_space: spaces.Space, *, seed: int = 0) -> keras.Model:
+    """The model of an algorithm that was given none: a shared conv trunk for images, else two 64-64 perceptrons.
+
+    Two perceptrons rather than one: what Schulman et al. 2017 (section 6.1) and Stable-Baselines3 use for vectors.
+
+    Example:
+        >>> default_model(spaces.Box(-1, 1, (4,)), spaces.Discrete(2)).count_params()
+        9155
+    """
+    actor_seed, critic_seed = seeding.integers(seed, 2)
+    critic_trunk = None
+    if not preprocessing.is_image(observation_space):
+        critic_trunk = mlp_trunk(seed=critic_seed)
+    return actor_critic(observation_space, action_space, critic_trunk=critic_trunk, seed=actor_seed)
+
+
+class PolicyOutput(NamedTuple):
+    """What a policy says of a batch of observations."""
+
+    distribution: Any
+    """A TensorFlow Probability distribution over actions, batch shape [B]."""
+    value: tf.Tensor
+    """[B] V(observation), in units of return; zeros where the model has no value output."""
+
+
+class PolicyModel:
+    """A Keras model and an action space, joined: `policy(observation) -> PolicyOutput`.
+
+    This is all that an algorithm's loss sees of a model.
+
+    Args:
+        model: a `keras.Model` whose outputs are `{"policy": [B, P], "value": [B] or [B, 1]}`, or the pair
+            `(policy, value)`, or `{"policy": ...}` alone.
+        observation_space: of one environment.
+        action_space: of one environment.
+
+    Raises:
+        ValueError: outputs of other names, numbers or shapes.
+
+    Example:
+        >>> box, discrete = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
+        >>> policy = PolicyModel(default_model(box, discrete), box, discrete)
+        >>> policy(tf.zeros((5, 4))).distribution.entropy().shape
+        TensorShape([5])
+    """
+
+    def __init__(self, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space):
+        preprocessing.check_observation_space(observation_space)
+        self.model = model
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.parameter_size = distributions.parameter_size(action_space)
+        self.has_value = _check_outputs(model, observation_space, self.parameter_size)
+
+    def __call__(self, observation, training: bool = False) -> PolicyOutput:
+        """The distribution and value for `[B, *observation]`; `training` turns dropout on."""
+        parameters, value = _policy_and_value(self.model(observation, training=training))
+        parameters = tf.cast(parameters, tf.float32)  # [B, P]
+        batch_size = tf.shape(parameters)[0]
+        value = tf.zeros([batch_size]) if value is None else tf.reshape(tf.cast(value, tf.float32), [batch_size])
+        value.set_shape(parameters.shape[:1])  # [B]
+        return PolicyOutput(distributions.action_distribution(self.action_space, parameters), value)
+
+    @property
+    def value_scale(self) -> tf.Tensor | float:
+        """Scalar by which value errors are divided: the targets' standard deviation if the model normalises them."""
+        denormalizers = layers_of(self.model, ValueDenormalizer)
+        return denormalizers[0].scale if denormalizers else 1.0
+
+
+def layers_of(model: keras.Model, kind: type) -> list:
+    """The layers of `model` that are of `kind`, nested models included.
+
+    Example:
+        >>> len(layers_of(default_model(spaces.Box(-1, 1, (4,)), spaces.Discrete(2)), keras.layers.Dense))
+        6
+    """
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)]
+
+
+def _encode(space: spaces.Space, inputs, normalize: bool, seed: int):
+    """The observation as one tensor; the parts of a Dict or Tuple are encoded each and concatenated."""
+    leaves = keras.tree.flatten(preprocessing.map_space(lambda leaf: leaf, space))
+    tensors = keras.tree.flatten(inputs)
+    encoded = []
+    for leaf, tensor, leaf_seed in zip(leaves, tensors, seeding.integers(seed, len(leaves)), strict=True):
+        features = preprocessing.encode_leaf(leaf, tensor)
+        if normalize and not isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            features = RunningNormalizer()(features)
+        if len(leaves) > 1 and preprocessing.is_image(leaf):
+            features = _features(_default_trunk(leaf, leaf_seed), features)
+        encoded.append(features)
+    return encoded[0] if len(encoded) == 1 else keras.layers.Concatenate()(encoded)
+
+
+def _default_trunk(space: spaces.Space, seed: int) -> keras.Model:
+    size = preprocessing.image_shape(space)
+    if size is None:
+        return mlp_trunk(seed=seed)
+    return nature_conv_trunk(seed=seed) if min(size) >= NATURE_IMAGE else small_conv_trunk(seed=seed)
+
+
+def _features(trunk: keras.Model, encoded):
+    features = trunk(encoded)
+    if not isinstance(features, keras.KerasTensor) or len(features.shape) != 2:
+        shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), features)
+        raise ValueError(f"a trunk must return one tensor [B, features]; {trunk.name!r} returns {shapes}")
+    return features
+
+
+def _policy_head(features, action_space: spaces.Space, seed: int):
+    size = distributions.parameter_size(action_space)
+    gaussian = isinstance(action_space, spaces.Box)
+    # Small first outputs: the first policy is near uniform (Andrychowicz et al. 2021, section 3.2).
+    head = keras.layers.Dense(
+        size // 2 if gaussian else size,
+        kernel_initializer=keras.initializers.Orthogonal(0.01, seed=seed),
+        dtype="float32",
+        name="policy_mean" if gaussian else "policy",
+    )(features)
+    return LogStandardDeviation(dtype="float32", name="policy")(head) if gaussian else head
+
+
+@keras.saving.register_keras_serializable(package="kerasrl_pg")
+class LogStandardDeviation(keras.layers.Layer):
+    """Appends a learned log standard deviation, the same for every observation: `[B, D] -> [B, 2 D]`.
+
+    Source: Schulman et al. 2017, section 6.1. It starts at `initial`, in the normalised units of a bounded Box.
+
+    Example:
+        >>> LogStandardDeviation()(keras.ops.ones((1, 2))).numpy().tolist()
+        [[1.0, 1.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, initial: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.initial = initial
+
+    def build(self, input_shape):
+        """Create one log standard deviation per action dimension."""
+        self.log_std = self.add_weight(
+            name="log_std", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.initial)
+        )
+
+    def call(self, inputs):
+        log_std = keras.ops.broadcast_to(self.log_std, keras.ops.shape(inputs))  # [B, D]
+        return keras.ops.concatenate([inputs, log_std], axis=-1)  # [B, 2 D]
+
+    def get_config(self):
+        """The layer's settings, for serialization."""
+        return {**super().get_config(), "initial": self.initial}
+
+
+def _policy_and_value(outputs):
+    if isinstance(outputs, dict):
+        return outputs["policy"], outputs.get("value")
+    return outputs
+
+
+def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
+    """Whether a model is a whole policy (several outputs, or named ones) and not a trunk (one tensor).
+
+    Example:
+        >>> box = spaces.Box(-1, 1, (4,))
+        >>> has_heads(mlp_trunk(), box), has_heads(default_model(box, spaces.Discrete(2)), box)
+        (False, True)
+    """
+    return not isinstance(_output_spec(model, observation_space), keras.KerasTensor)
+
+
+def _output_spec(model: keras.Model, observation_space: spaces.Space):
+    """Shapes of the outputs for a batch of 2; of a functional model without calling it."""
+    inputs = preprocessing.map_space(
+        lambda leaf: keras.KerasTensor((2, *leaf.shape), preprocessing.tensor_dtype(leaf).name), observation_space
+    )
+    output = getattr(model, "output", None)  # None until a model is built
+    if isinstance(output, keras.KerasTensor):
+        return output  # a trunk, which reads encoded observations, not these
+    return model.compute_output_spec(inputs)
+
+
+def _check_outputs(model: keras.Model, observation_space: spaces.Space, parameter_size: int) -> bool:
+    """Whether the model has a value output; ValueError unless its outputs are those of a policy."""
+    outputs = _output_spec(model, observation_space)
+    wanted = f'{{"policy": [B, {parameter_size}], "value": [B, 1]}}'
+    shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
+    if isinstance(outputs, dict):
+        good_names = "policy" in outputs and set(outputs) <= {"policy", "value"}
+    else:
+        good_names = isinstance(outputs, list | tuple) and len(outputs) == 2
+    if not good_names:
+        raise ValueError(f"the model's outputs must be {wanted}; {model.name!r} returns shapes {shapes} for B = 2")
+    policy, value = _policy_and_value(outputs)
+    good_value = value is None or tuple(value.shape) in ((2,), (2, 1))
+    if tuple(policy.shape) != (2, parameter_size) or not good_value:
+        raise ValueError(f"the model's outputs must be {wanted}; {model.name!r} returns shapes {shapes} for B = 2")
+    return value is not None

@@ -1,0 +1,199 @@
+"""Preprocessing as Keras layers, so that it travels inside the SavedModel.
+
+`encode_observation` turns any supported observation space into what a trunk reads: an image `[B, height, width,
+channels]` or a vector `[B, features]`.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from gymnasium import spaces
+
+from kerasrl_pg.spaces import check_observation_space, map_space, tensor_dtype
+
+SMALLEST_IMAGE = 8
+"""Pixels: a Box whose height or width is smaller is read as a vector."""
+
+
+@keras.saving.register_keras_serializable(package="kerasrl_pg")
+class OneHot(keras.layers.Layer):
+    """Integers `[B, K]` (or `[B]`) to concatenated one-hot vectors `[B, sum(sizes)]`.
+
+    Args:
+        sizes: number of values of each of the K integers.
+        starts: smallest value of each.
+
+    Example:
+        >>> OneHot([3, 2], [0, 1])(keras.ops.array([[2, 1]])).numpy().tolist()
+        [[0.0, 0.0, 1.0, 1.0, 0.0]]
+    """
+
+    def __init__(self, sizes, starts, **kwargs):
+        super().__init__(**kwargs)
+        self.sizes = [int(size) for size in sizes]
+        self.starts = [int(start) for start in starts]
+
+    def call(self, inputs):
+        columns = keras.ops.reshape(inputs, (-1, len(self.sizes)))  # [B, K]
+        hot = [
+            keras.ops.one_hot(columns[:, column] - start, size, dtype=self.compute_dtype)
+            for column, (size, start) in enumerate(zip(self.sizes, self.starts, strict=True))
+        ]
+        return keras.ops.concatenate(hot, axis=-1)  # [B, sum(sizes)]
+
+    def get_config(self):
+        """The layer's settings, for serialization."""
+        return {**super().get_config(), "sizes": self.sizes, "starts": self.starts}
+
+
+@keras.saving.register_keras_serializable(package="kerasrl_pg")
+class RunningNormalizer(keras.layers.Layer):
+    """Standardises its input by running statistics: clip((x - mean) / std, ±clip).
+
+    The statistics are of every element on its own (each pixel, each component). They are not learned by gradient: the
+    learner calls `update` once per rollout, after the gradient steps, so that within one update the log-probabilities
+    of acting and of learning see the same statistics.
+
+    Args:
+        clip: bound of the output's absolute value, in standard deviations.
+
+    Example:
+        >>> layer = RunningNormalizer(clip=5.0)
+        >>> layer(keras.ops.array([[1.0, 100.0]])).numpy().tolist()   # no statistics yet: mean 0, variance 1
+        [[1.0, 5.0]]
+    """
+
+    def __init__(self, clip: float = 5.0, **kwargs):
+        super().__init__(**kwargs)
+        self.clip = clip
+
+    def build(self, input_shape):
+        """Create the statistics, one per element of the input."""
+        shape = tuple(input_shape[1:])
+        add = lambda name, shape, init: self.add_weight(  # noqa: E731
+            name=name, shape=shape, initializer=init, trainable=False, dtype="float32"
+        )
+        self.mean = add("mean", shape, "zeros")
+        self.variance = add("variance", shape, "ones")
+        self.count = add("count", (), "zeros")
+
+    def call(self, inputs):
+        inverse_std = keras.ops.rsqrt(keras.ops.maximum(self.variance, 1e-6))
+        standardised = (keras.ops.cast(inputs, "float32") - self.mean) * inverse_std
+        return keras.ops.cast(keras.ops.clip(standardised, -self.clip, self.clip), self.compute_dtype)
+
+    def get_config(self):
+        """The layer's settings, for serialization."""
+        return {**super().get_config(), "clip": self.clip}
+
+
+@keras.saving.register_keras_serializable(package="kerasrl_pg")
+class ValueDenormalizer(keras.layers.Layer):
+    """The last layer of a critic that learns standardised targets: value = mean + std · x.
+
+    The network thus predicts a number of order one whatever the size of the returns, while everything outside the
+    model, the export included, sees values in the environment's own units.
+
+    Example:
+        >>> ValueDenormalizer()(keras.ops.array([[3.0]])).numpy().tolist()   # no statistics yet
+        [[3.0]]
+    """
+
+    def build(self, input_shape):
+        """Create the statistics of the value targets: three scalars."""
+        add = lambda name, init: self.add_weight(  # noqa: E731
+            name=name, shape=(), initializer=init, trainable=False, dtype="float32"
+        )
+        self.mean = add("mean", "zeros")
+        self.variance = add("variance", "ones")
+        self.count = add("count", "zeros")
+
+    @property
+    def scale(self) -> tf.Tensor:
+        """Standard deviation of the value targets so far, scalar; 1 before there are any."""
+        return tf.sqrt(tf.maximum(tf.convert_to_tensor(self.variance), 1e-6))
+
+    def call(self, inputs):
+        return keras.ops.cast(inputs, "float32") * self.scale + self.mean
+
+
+def observation_inputs(space: spaces.Space):
+    """A `keras.Input` per leaf of the observation space, in the observation's own structure."""
+    check_observation_space(space)
+    return map_space(lambda leaf: keras.Input(leaf.shape, dtype=tensor_dtype(leaf).name), space)
+
+
+def encode_leaf(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """One leaf observation to an image `[B, height, width, channels]` or a vector `[B, features]`, floating point."""
+    if isinstance(space, spaces.Discrete):
+        return OneHot([space.n], [space.start])(tensor)  # [B, n]
+    if isinstance(space, spaces.MultiDiscrete):
+        flat = keras.layers.Flatten()(tensor)  # [B, K]
+        return OneHot(space.nvec.ravel(), np.ravel(space.start))(flat)  # [B, sum(nvec)]
+    tensor = _unit_interval(space, tensor)
+    channels_last = _channels_last(space.shape)
+    if is_image(space):
+        if channels_last is not None:
+            tensor = channels_last(tensor)
+        return tensor  # [B, height, width, channels]
+    return keras.layers.Flatten()(tensor)  # [B, features]
+
+
+def image_shape(space: spaces.Space) -> tuple[int, int] | None:
+    """(height, width) in pixels if observations of `space` are images, else None.
+
+    Images are Boxes of rank 3 (channels first or last) and, of type uint8, of rank 2 (one channel) and rank 4 (a
+    stack of images), at least 8 pixels high and wide.
+
+    Example:
+        >>> image_shape(spaces.Box(0, 255, (4, 84, 84), np.uint8))
+        (84, 84)
+        >>> image_shape(spaces.Box(-1, 1, (3,))) is None
+        True
+    """
+    if not isinstance(space, spaces.Box):
+        return None
+    ranks = (2, 3, 4) if space.dtype == np.uint8 else (3,)
+    if len(space.shape) not in ranks:
+        return None
+    rank = len(space.shape)
+    if rank == 2:
+        size = space.shape
+    elif rank == 3:
+        size = space.shape[1:] if _is_channels_first(space.shape) else space.shape[:2]
+    else:
+        size = space.shape[1:3]
+    return size if min(size) >= SMALLEST_IMAGE else None
+
+
+def is_image(space: spaces.Space) -> bool:
+    """Whether `encode_leaf` reads observations of this space as images."""
+    return image_shape(space) is not None
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    return shape[0] < shape[2]
+
+
+def _channels_last(shape: tuple[int, ...]):
+    if len(shape) == 2:
+        return keras.layers.Reshape((*shape, 1))  # [B, height, width, 1]
+    if len(shape) == 3 and _is_channels_first(shape):
+        return keras.layers.Permute((2, 3, 1))  # [B, channels, height, width] -> [B, height, width, channels]
+    if len(shape) == 4:
+        stack, height, width, channels = shape
+        permute = keras.layers.Permute((2, 3, 1, 4))  # -> [B, height, width, stack, channels]
+        reshape = keras.layers.Reshape((height, width, stack * channels))
+        return lambda tensor: reshape(permute(tensor))
+    return None
+
+
+def _unit_interval(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """Integers with finite bounds become 0 to 1; floats are left as they are."""
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer) and space.is_bounded():
+        low, high = float(space.low.min()), float(space.high.max())
+        scale = 1.0 / max(high - low, 1.0)
+        return keras.layers.Rescaling(scale, offset=-low * scale)(tensor)
+    return keras.layers.Rescaling(1.0)(tensor) if tensor_dtype(space) == np.uint8 else tensor

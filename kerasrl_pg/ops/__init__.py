@@ -1,0 +1,73 @@
+"""Pure tensor functions: no Keras, no state, no environment.
+
+Each one is an equation with a source, works eagerly, in a `tf.function` and under XLA, raises on inputs that
+would broadcast by accident, and says where gradient flows.
+"""
+
+from kerasrl_pg.ops.diagnostics import critic_metrics
+from kerasrl_pg.ops.distributions import (
+    action_distribution,
+    action_spec,
+    mode,
+    parameter_size,
+    to_environment,
+)
+from kerasrl_pg.ops.policy_losses import (
+    approx_kl,
+    clip_fraction,
+    clipped_surrogate_loss,
+    entropy,
+    policy_gradient_loss,
+)
+from kerasrl_pg.ops.returns import (
+    advantage_batch,
+    discounted_returns,
+    explained_variance,
+    gae,
+    n_step_returns,
+)
+from kerasrl_pg.ops.statistics import (
+    mean_across_replicas,
+    merge_moments,
+    moments,
+    normalize,
+    unit_mean_weight,
+    weighted_mean,
+)
+from kerasrl_pg.ops.value_losses import (
+    clipped_value_loss,
+    double_q_target,
+    huber,
+    td_error,
+    value_loss,
+)
+
+__all__ = [
+    "action_distribution",
+    "action_spec",
+    "advantage_batch",
+    "approx_kl",
+    "clip_fraction",
+    "clipped_surrogate_loss",
+    "clipped_value_loss",
+    "critic_metrics",
+    "discounted_returns",
+    "double_q_target",
+    "entropy",
+    "explained_variance",
+    "gae",
+    "huber",
+    "mean_across_replicas",
+    "merge_moments",
+    "mode",
+    "moments",
+    "n_step_returns",
+    "normalize",
+    "parameter_size",
+    "policy_gradient_loss",
+    "td_error",
+    "to_environment",
+    "unit_mean_weight",
+    "value_loss",
+    "weighted_mean",
+]

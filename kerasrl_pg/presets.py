@@ -1,0 +1,97 @@
+"""Tuned settings per environment and algorithm, each with where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from gymnasium import spaces
+from keras.optimizers.schedules import PolynomialDecay
+
+from kerasrl_pg.algorithms import A2C, PPO, PolicyGradient, Reinforce
+from kerasrl_pg.models import actor_critic, default_model, mlp_trunk, nature_conv_trunk
+
+ModelBuilder = Callable[..., keras.Model]
+"""`build(observation_space, action_space, seed=...) -> keras.Model`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that `fit_agent` needs besides the environment."""
+
+    algorithm: Any
+    """An algorithm."""
+    optimizer: keras.optimizers.Optimizer
+    """Its optimizer."""
+    model: ModelBuilder = default_model
+    """Builds the model from the spaces."""
+    mixed_precision: str | None = None
+    """See `fit_agent`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings for one environment under a name."""
+
+    env: str
+    """Gymnasium id."""
+    algorithm: str
+    """Name of the algorithm; one preset of each pair is the default of `fit_agent(env, algorithm)`."""
+    num_envs: int
+    """Environments side by side."""
+    steps: int
+    """Environment steps that it was tuned for."""
+    build: Callable[[int, int], Settings]
+    """From `(steps, num_envs)` to settings: schedules end where the training does."""
+    source: str
+    """Where the settings come from."""
+
+
+def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO) -> PolynomialDecay:
+    """A schedule from `start` to 0 over all gradient steps of a training.
+
+    Args:
+        start: the first value.
+        steps: environment steps of the training.
+        num_envs: environments side by side.
+        algorithm: whose rollout, epochs and minibatches say how many gradient steps that makes.
+
+    Example:
+        >>> float(linear_to_zero(0.2, 1000, 1, PPO(rollout_length=100, epochs=1, num_minibatches=1))(5))
+        0.1...
+    """
+    updates = math.ceil(steps / (algorithm.rollout_length * num_envs))
+    return PolynomialDecay(start, updates * algorithm.epochs * algorithm.num_minibatches, end_learning_rate=0.0)
+
+
+def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimizer:
+    """Adam with the epsilon of OpenAI's baselines."""
+    return keras.optimizers.Adam(learning_rate, epsilon=epsilon)
+
+
+def _cartpole_ppo(steps: int, num_envs: int) -> Settings:
+    algorithm = PPO(
+        rollout_length=32, epochs=20, num_minibatches=1, discount=0.98, gae_lambda=0.8, entropy_coef=0.0
+    )
+    annealed = dataclasses.replace(algorithm, clip_epsilon=linear_to_zero(0.2, steps, num_envs, algorithm))
+    return Settings(algorithm=annealed, optimizer=adam(linear_to_zero(1e-3, steps, num_envs, algorithm)))
+
+
+PRESETS: dict[str, Preset] = {
+    "cartpole-ppo": Preset(
+        env="CartPole-v1", algorithm="ppo", num_envs=8, steps=100_000, build=_cartpole_ppo,
+        source="Stable-Baselines3 zoo",
+    ),
+}  # fmt: skip
+"""Every preset by its name."""
+
+DEFAULTS: dict[str, Callable[[], Settings]] = {
+    "a2c": lambda: Settings(algorithm=A2C(), optimizer=adam(7e-4)),
+    "policy_gradient": lambda: Settings(algorithm=PolicyGradient(), optimizer=adam(5e-3)),
+    "ppo": lambda: Settings(algorithm=PPO(), optimizer=adam(3e-4)),
+    "reinforce": lambda: Settings(algorithm=Reinforce(), optimizer=adam(1e-2)),
+}
+"""Settings of each algorithm where no preset is tuned for the environment."""

@@ -1,0 +1,72 @@
+"""Keras callbacks of this package: the progress bar over environment steps, and checkpoints."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras
+
+
+class Progress(keras.callbacks.Callback):
+    """Keras' progress bar, counting environment steps towards the budget, with the time left.
+
+    Args:
+        agent: whose steps are counted.
+        steps: the budget.
+        verbose: 1 for a bar, 2 for a line per epoch.
+    """
+
+    def __init__(self, agent: Any, steps: int, verbose: int):
+        super().__init__()
+        self._agent = agent
+        self._steps = steps
+        self._verbose = verbose
+        self._bar: Any = None
+
+    def on_train_begin(self, logs=None):
+        """Start the clock."""
+        if self._verbose == 1:
+            self._bar = keras.utils.Progbar(
+                self._steps, unit_name="step", stateful_metrics=["episode_return", "steps_per_second"]
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Show how far training is and how well it goes."""
+        shown = [(name, logs[name]) for name in ("episode_return", "steps_per_second")]
+        if self._bar is not None:
+            self._bar.update(min(self._agent.steps, self._steps - 1), shown)
+        else:
+            figures = " - ".join(f"{name}: {value:.4g}" for name, value in shown)
+            print(f"step {self._agent.steps}/{self._steps} - {figures}")
+
+    def on_train_end(self, logs=None):
+        """Finish the bar."""
+        if self._bar is not None and logs:
+            shown = [(name, logs[name]) for name in ("episode_return", "steps_per_second")]
+            self._bar.update(min(self._agent.steps, self._steps), shown, finalize=True)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the agent every few epochs and at the end; the directory always holds one whole agent.
+
+    Args:
+        agent: the agent.
+        path: the directory, replaced each time.
+        every: epochs between saves.
+    """
+
+    def __init__(self, agent: Any, path: str | os.PathLike, every: int = 1):
+        super().__init__()
+        self._agent = agent
+        self._path = path
+        self._every = every
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save if it is time."""
+        if (epoch + 1) % self._every == 0:
+            self._agent.save(self._path, overwrite=True)
+
+    def on_train_end(self, logs=None):
+        """Save what there is at the end."""
+        self._agent.save(self._path, overwrite=True)

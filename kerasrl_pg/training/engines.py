@@ -1,0 +1,196 @@
+"""How an update is run: as one compiled program for graph environments, or around a Python loop for the others."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrl_pg import ops, seeding
+from kerasrl_pg.agent import Agent
+from kerasrl_pg.collect import TensorCollector, VectorCollector
+from kerasrl_pg.collect.tensor_collector import Carry
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.learner import MOST_METRICS, layers_of, pack_metrics, unpack_metrics
+from kerasrl_pg.types import Episodes, Metrics, PolicyAct, PolicyValue, Rollout, TensorEnv
+
+
+class Report(NamedTuple):
+    """What some updates did."""
+
+    metrics: dict[str, np.ndarray]
+    """[updates] by name."""
+    steps: np.ndarray
+    """[updates] environment steps that each update learned from."""
+    episodes: Episodes
+    """[updates, T, N] arrays."""
+    seconds: dict[str, float]
+    """Wall-clock time by what it was spent on."""
+
+
+class GraphEngine:
+    """Collects and learns in one compiled program, several updates a call.
+
+    Args:
+        agent: the agent.
+        environment: N copies of an environment as graphs.
+        updates_per_call: most updates in one call.
+        jit_compile: compile with XLA; not under a strategy, where the update cannot be.
+    """
+
+    def __init__(self, agent: Agent, environment: TensorEnv, updates_per_call: int, jit_compile: bool):
+        self.agent = agent
+        self.updates_per_call = updates_per_call
+        self.collector = TensorCollector(environment, agent.algorithm.rollout_length)
+        self._names: list[str] = []
+        self._act, self._value = _policy_functions(agent)
+        self._collect = tf.function(self.collector.collect, jit_compile=jit_compile, autograph=False)
+        fused = jit_compile and agent.strategy is None
+        self._iterate = tf.function(self._iterations, jit_compile=fused, autograph=False)
+        start_seed, self._seed = seeding.split(seeding.make_seed(agent.seed), 2)
+        self.carry: Carry = self.collector.start(start_seed)
+        if agent.environment_state is not None:
+            self.carry = tf.nest.pack_sequence_as(self.carry, [tf.constant(x) for x in agent.environment_state])
+
+    def run(self, updates: int) -> Report:
+        """The next `updates` updates, at most `updates_per_call`."""
+        started = time.perf_counter()
+        self.carry, packed, steps, episodes = self._iterate(
+            self.carry, tf.constant(self.agent.updates), tf.constant(updates)
+        )
+        metrics = unpack_metrics(packed.numpy()[:updates], self._names)
+        self.agent.environment_state = [x.numpy() for x in tf.nest.flatten(self.carry)]
+        episodes = Episodes(*(x.numpy()[:updates] for x in episodes))
+        return Report(metrics, steps.numpy()[:updates], episodes, {"total": time.perf_counter() - started})
+
+    def _iterations(self, carry: Carry, first: tf.Tensor, updates: tf.Tensor):
+        num_envs = self.collector.environment.num_envs
+        length = self.collector.rollout_length or self.collector.environment.max_episode_steps
+        array = lambda dtype, shape: tf.TensorArray(dtype, self.updates_per_call, element_shape=shape)  # noqa: E731
+        episodes = Episodes(*(array(dtype, [length, num_envs]) for dtype in (tf.bool, tf.float32, tf.int32)))
+
+        def one(i, carry, metrics, steps, episodes):
+            act_seed, update_seed = seeding.split(seeding.fold_in(self._seed, first + i), 2)
+            carry, rollout, ended = self._collect(carry, self._act, self._value, act_seed)
+            row = _update(self.agent, rollout, update_seed)
+            return (
+                i + 1,
+                carry,
+                metrics.write(i, pack_metrics(row, self._names)),
+                steps.write(i, tf.reduce_sum(tf.cast(rollout.valid, tf.int32))),
+                Episodes(*(a.write(i, x) for a, x in zip(episodes, ended, strict=True))),
+            )
+
+        _, carry, metrics, steps, episodes = tf.while_loop(
+            lambda i, *_: i < updates, one, (0, carry, array(tf.float32, [MOST_METRICS]), array(tf.int32, []), episodes)
+        )
+        return carry, metrics.stack(), steps.stack(), Episodes(*(a.stack() for a in episodes))
+
+
+class VectorEngine:
+    """Collects in a Python loop around a compiled policy, then learns in one compiled call.
+
+    Args:
+        agent: the agent.
+        environment: N environments outside the graph.
+        clip_reward: learn from the sign of the reward.
+        jit_compile: compile the policy and the update with XLA; not under a strategy.
+    """
+
+    updates_per_call = 1
+
+    def __init__(self, agent: Agent, environment: VectorAdapter, clip_reward: bool, jit_compile: bool):
+        self.agent = agent
+        self._clip_reward = clip_reward
+        jit_compile = jit_compile and agent.strategy is None
+        act, value = _policy_functions(agent)
+        env_seed, seed = seeding.integers(agent.seed, 2)
+        self._seed = seeding.make_seed(seed)
+
+        def act_in_environment(observation, seed, t):
+            action, log_prob, observation_value = act(observation, seeding.fold_in(seed, t))
+            return action, ops.to_environment(agent.action_space, action), log_prob, observation_value
+
+        self._names: list[str] = []
+
+        def update(rollout, seed):
+            return pack_metrics(_update(agent, rollout, seed), self._names)
+
+        # Whole episodes differ in length from one rollout to the next: one trace serves them all, XLA would not.
+        length = agent.algorithm.rollout_length
+        self._update = tf.function(
+            update,
+            autograph=False,
+            jit_compile=jit_compile and length is not None,
+            input_signature=[_rollout_spec(agent, length, environment.num_envs), tf.TensorSpec([2], tf.int32)],
+        )
+        self.collector = VectorCollector(
+            environment,
+            length,
+            tf.function(act_in_environment, jit_compile=jit_compile, autograph=False),
+            value and tf.function(value, jit_compile=jit_compile, autograph=False),
+            env_seed & 0x3FFFFFFF,
+        )
+
+    def run(self, updates: int) -> Report:
+        """The next update."""
+        before = dict(self.collector.seconds)
+        act_seed, update_seed = seeding.split(seeding.fold_in(self._seed, self.agent.updates), 2)
+        rollout, episodes = self.collector.collect(act_seed)
+        started = time.perf_counter()
+        steps = np.array([rollout.valid.sum()])
+        if self._clip_reward:
+            rollout = rollout._replace(reward=np.sign(rollout.reward))
+        packed = self._update(rollout, update_seed).numpy()
+        seconds = {name: self.collector.seconds[name] - before[name] for name in before}
+        seconds["learning"] = time.perf_counter() - started
+        episodes = Episodes(*(x[None] for x in episodes))
+        return Report(unpack_metrics(packed[None], self._names), steps, episodes, seconds)
+
+
+def uses_xla(model: keras.Model) -> bool:
+    """Whether XLA pays: on a CPU it makes small perceptrons faster and convolutions slower."""
+    convolutions = layers_of(model, keras.layers.Conv1D | keras.layers.Conv2D | keras.layers.Conv3D)
+    return not convolutions or bool(tf.config.list_logical_devices("GPU"))
+
+
+def _policy_functions(agent: Agent) -> tuple[PolicyAct, PolicyValue | None]:
+    def act(observation, seed):
+        distribution, value = agent.policy(observation)
+        action = distribution.sample(seed=seed)
+        return action, distribution.log_prob(action), value
+
+    def value(observation):
+        return agent.policy(observation).value
+
+    return act, value if agent.policy.has_value else None
+
+
+def _update(agent: Agent, rollout: Rollout, seed: tf.Tensor) -> Metrics:
+    metrics = agent.algorithm.update(agent.learner, rollout, seed)
+    agent.learner.update_observation_statistics(rollout)
+    rate = tf.cast(tf.convert_to_tensor(agent.optimizer.learning_rate), tf.float32)
+    return {**metrics, "learning_rate": rate}
+
+
+def _rollout_spec(agent: Agent, length: int | None, num_envs: int) -> Rollout:
+    from kerasrl_pg.spaces import map_space, tensor_dtype
+
+    spec = lambda dtype: tf.TensorSpec([length, num_envs], dtype)  # noqa: E731
+    action = ops.action_spec(agent.action_space, num_envs)
+    return Rollout(
+        observation=map_space(
+            lambda leaf: tf.TensorSpec([length, num_envs, *leaf.shape], tensor_dtype(leaf)), agent.observation_space
+        ),
+        action=tf.TensorSpec([length, *action.shape], action.dtype),
+        log_prob=spec(tf.float32),
+        value=spec(tf.float32),
+        reward=spec(tf.float32),
+        terminated=spec(tf.bool),
+        truncated=spec(tf.bool),
+        next_value=spec(tf.float32),
+        valid=spec(tf.bool),
+    )

@@ -1,0 +1,120 @@
+"""The records that rooms of the package hand to each other. Every field names its shape.
+
+`T` rollout length, `N` environments, `B` flattened batch. An observation may be one tensor or, for `Dict` and
+`Tuple` spaces, a structure of tensors; `[T, N, *observation]` then holds for each of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+import tensorflow as tf
+
+
+class Step(NamedTuple):
+    """What one step of N environments returns."""
+
+    observation: Any
+    """[N, *observation]: what the next action is chosen from, so after any reset."""
+    reward: tf.Tensor
+    """[N] float32."""
+    terminated: tf.Tensor
+    """[N] bool: the task ended, so V(s') = 0."""
+    truncated: tf.Tensor
+    """[N] bool: a limit cut the episode, so bootstrap from V(final_observation)."""
+    final_observation: Any
+    """[N, *observation]: s' itself, before any reset."""
+
+
+class TensorEnv(Protocol):
+    """N copies of an environment as TensorFlow graphs.
+
+    Purely functional: there is no `tf.Variable` inside, so a step can be looped, compiled and replicated. `state`
+    is any structure of tensors whose first dimension is N; it holds the elapsed steps where there is a time limit.
+    """
+
+    observation_space: gymnasium.Space
+    """Of ONE environment."""
+    action_space: gymnasium.Space
+    """Of ONE environment."""
+    num_envs: int
+    max_episode_steps: int | None
+    """The time limit in steps, or None."""
+    gymnasium_id: str | None
+    """The Gymnasium environment that this one reproduces, on which agents are evaluated; None if there is none."""
+
+    def reset(self, seed: tf.Tensor) -> tuple[Any, Any]:
+        """Start N episodes. `seed` is [2] int32. Returns `(state, observation)`."""
+        ...
+
+    def step(self, state: Any, action: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Step]:
+        """Step N environments, resetting those that ended. `action` is [N, *action]. Returns `(state, Step)`."""
+        ...
+
+
+class Rollout(NamedTuple):
+    """A time-major segment of experience: the one record that both collectors fill."""
+
+    observation: Any
+    """[T, N, *observation]"""
+    action: tf.Tensor
+    """[T, N, *action]: as the policy's distribution sampled it (see `ops.distributions`)."""
+    log_prob: tf.Tensor
+    """[T, N] log π(action | observation) at the time of acting."""
+    value: tf.Tensor
+    """[T, N] V(observation) at the time of acting; zeros where the algorithm has no critic."""
+    reward: tf.Tensor
+    """[T, N]"""
+    terminated: tf.Tensor
+    """[T, N] bool"""
+    truncated: tf.Tensor
+    """[T, N] bool"""
+    next_value: tf.Tensor
+    """[T, N] V of the true successor: of the final observation where the episode was truncated, 0 where it terminated."""
+    valid: tf.Tensor
+    """[T, N] bool: False on a reset step (NEXT_STEP autoreset) or after an episode's end."""
+
+
+class Episodes(NamedTuple):
+    """The episodes that ended within a rollout."""
+
+    ended: tf.Tensor
+    """[T, N] bool: an episode ended at this step; the other fields mean something only where this is True."""
+    episode_return: tf.Tensor
+    """[T, N] undiscounted sum of rewards, in the environment's own units."""
+    episode_length: tf.Tensor
+    """[T, N] int32, in environment steps."""
+
+
+class Batch(NamedTuple):
+    """What a policy-gradient loss sees: a rollout with its targets, `[T, N, ...]` or flattened to `[B, ...]`."""
+
+    observation: Any
+    action: tf.Tensor
+    log_prob: tf.Tensor
+    value: tf.Tensor
+    advantage: tf.Tensor
+    value_target: tf.Tensor
+    weight: tf.Tensor
+    """[B] float32, 0 where the rollout is not valid. The learner brings its mean over all replicas' batches to 1."""
+
+
+Metrics = dict[str, tf.Tensor]
+"""Scalars by name; the names are the log keys."""
+
+
+class PolicyAct(Protocol):
+    """How a collector asks for actions."""
+
+    def __call__(self, observation: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """`[N, *observation]` and a [2] seed to `(action [N, *action], log_prob [N], value [N])`."""
+        ...
+
+
+class PolicyValue(Protocol):
+    """How a collector asks for values."""
+
+    def __call__(self, observation: Any) -> tf.Tensor:
+        """`[N, *observation]` to V [N]."""
+        ...

@@ -1,0 +1,227 @@
+"""Films of an agent at work, and a way to look at them in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import gymnasium
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode
+
+from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
+from kerasrl_pg.envs.make import make_render_env
+
+LEGIBLE_HEIGHT = 400
+"""Pixels. Frames that are lower (an Atari screen has 210) are enlarged by a whole factor to about this."""
+DEFAULT_FPS = 30
+
+
+def record_video(
+    agent: Any,
+    path: str | os.PathLike,
+    *,
+    episodes: int = 1,
+    seed: int = 0,
+    env: gymnasium.Env | None = None,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> pathlib.Path:
+    """Film whole episodes on the Gymnasium environment, the agent taking its most probable actions.
+
+    Args:
+        agent: an `Agent`.
+        path: a file that does not exist yet, ending in .mp4 or .gif.
+        episodes: how many to play, one after the other.
+        seed: of the first episode; the later ones follow from it.
+        env: what to play on instead of the agent's own environment, made with
+            `render_mode="rgb_array"`. It is left open.
+        fps: frames (that is, environment steps) per second; None for the environment's own speed.
+        size: (width, height) in pixels; None for what the environment renders, enlarged if that is tiny.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: `path` exists.
+        ImportError: the extra `video` is not installed.
+        ValueError: the suffix is neither .mp4 nor .gif; `episodes`, `fps` or `size` is not positive; `env`
+            renders no frames; or the agent knows no environment and none was passed.
+    """
+    path = pathlib.Path(path)
+    check_video_path(path)
+    for name, value in (("episodes", episodes), ("fps", fps), ("size", size)):
+        if value is not None and np.any(np.asarray(value) <= 0):
+            raise ValueError(f"{name} must be positive, got {value!r}")
+
+    with ExitStack() as stack:
+        if env is not None:
+            frames, own_fps = _frames(agent, env, episodes, seed), env.metadata.get("render_fps")
+        else:
+            frames, own_fps = _frames_of_own_environment(agent, episodes, seed, stack)
+        # A film that broke off half-way must not stand under the name of a whole one.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".unfinished-{path.name}")
+        stack.callback(unfinished.unlink, missing_ok=True)
+        with _open_writer(unfinished, fps or own_fps or DEFAULT_FPS) as writer:
+            for frame in frames:
+                writer.append_data(_resize(frame, size))
+        unfinished.rename(path)
+    return path
+
+
+def check_video_path(path: str | os.PathLike) -> None:
+    """Raise what `record_video` would, without recording: before a long training, for example.
+
+    Raises:
+        FileExistsError: `path` exists.
+        ImportError: the extra `video` is not installed.
+        ValueError: the suffix is neither .mp4 nor .gif.
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in (".mp4", ".gif"):
+        raise ValueError(f"a video's path must end in .mp4 or .gif, got {str(path)!r}")
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
+    try:
+        import imageio_ffmpeg  # noqa: F401
+    except ImportError as error:
+        raise ImportError('recording needs the extra "video": pip install "kerasrl-pg[video]"') from error
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedVideo:
+    """A film inside a notebook's cell, kept in the notebook's file."""
+
+    path: pathlib.Path
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.path.read_bytes()).decode()
+        if self.path.suffix == ".gif":
+            return f'<img src="data:image/gif;base64,{data}">'
+        return f'<video controls autoplay loop muted src="data:video/mp4;base64,{data}"></video>'
+
+
+def show_video(path: str | os.PathLike) -> EmbeddedVideo:
+    """A film as the last line of a notebook's cell.
+
+    Args:
+        path: what `record_video` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no video at {path}")
+    return EmbeddedVideo(path)
+
+
+def _frames(agent: Any, env: gymnasium.Env, episodes: int, seed: int) -> Iterator[np.ndarray]:
+    """[height, width, 3] uint8, one at the start of an episode and one after every step."""
+    if env.render_mode != "rgb_array":
+        raise ValueError(f'env must be made with render_mode="rgb_array", got {env.render_mode!r}')
+    for episode in range(episodes):
+        observation, _ = env.reset(seed=seed if episode == 0 else None)
+        yield _rendered(env)
+        ended = False
+        while not ended:
+            observation, _, terminated, truncated, _ = env.step(agent.act(observation))
+            yield _rendered(env)
+            ended = terminated or truncated
+
+
+def _rendered(env: gymnasium.Env) -> np.ndarray:
+    frame = env.render()
+    if not isinstance(frame, np.ndarray):
+        raise ValueError(f"env must render one frame as an array, it rendered {type(frame).__name__}")
+    return frame
+
+
+def _frames_of_own_environment(
+    agent: Any, episodes: int, seed: int, stack: ExitStack
+) -> tuple[Iterator[np.ndarray], float | None]:
+    """Frames and their natural rate; `stack` closes what is opened."""
+    if agent.environment is None or agent.environment.id is None:
+        raise ValueError("this agent knows no environment's id: pass record_video(env=...)")
+    if is_atari(agent.environment.id):
+        protocol = AtariProtocol(**agent.environment.protocol)
+        frames = _atari_frames(agent, agent.environment.id, protocol, episodes, seed)
+        return frames, 60 / protocol.frame_skip
+    env = stack.enter_context(closing(make_render_env(agent.environment.id)))
+    return _frames(agent, env, episodes, seed), env.metadata.get("render_fps")
+
+
+def _atari_frames(
+    agent: Any, env_id: str, protocol: AtariProtocol, episodes: int, seed: int
+) -> Iterator[np.ndarray]:
+    """The screen in colour, while the agent sees what it saw in training.
+
+    ale-py's vector environment shows one or the other. So the same game runs twice, with the same actions and
+    from the same seed, which decides its no-ops and its sticky actions too.
+    """
+    with (
+        closing(make_atari(env_id, 1, protocol)) as seen,
+        closing(_make_atari_screen(env_id, protocol)) as shown,
+    ):
+        observation, _ = seen.reset(seed=seed)
+        screen, _ = shown.reset(seed=seed)
+        for _ in range(episodes):
+            ended = False
+            while not ended:
+                yield screen[0, -1]  # [210, 160, 3]
+                action = agent.act(observation)
+                observation, _, terminated, truncated, _ = seen.step(action)
+                screen, *_ = shown.step(action)
+                ended = bool(terminated[0] or truncated[0])
+
+
+def _make_atari_screen(env_id: str, protocol: AtariProtocol) -> AtariVectorEnv:
+    """One game as `make_atari` makes it, but showing what a person would see."""
+    return AtariVectorEnv(
+        game=gymnasium.spec(env_id).kwargs["game"],
+        num_envs=1,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        reward_clipping=False,
+        repeat_action_probability=protocol.repeat_action_probability,
+        noop_max=protocol.noop_max,
+        use_fire_reset=protocol.fire_reset,
+        frameskip=protocol.frame_skip,
+        max_num_frames_per_episode=protocol.max_frames,
+        full_action_space=protocol.full_action_space,
+        grayscale=False,
+        stack_num=1,
+        img_height=210,
+        img_width=160,
+    )
+
+
+def _open_writer(path: pathlib.Path, fps: float) -> Any:
+    import imageio
+
+    if path.suffix == ".gif":
+        # Browsers slow frames of less than 20 milliseconds down to a tenth of a second.
+        return imageio.get_writer(path, duration=max(20.0, 1000 / fps), loop=0)
+    # yuv420p is what every browser plays; it needs an even width and height.
+    return imageio.get_writer(
+        path, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2, quality=8
+    )
+
+
+def _resize(frame: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """[height, width, 3] at another size, cut to an even height and width."""
+    if size is not None:
+        from PIL import Image
+
+        frame = np.asarray(Image.fromarray(frame).resize(size))
+    else:
+        factor = max(1, round(LEGIBLE_HEIGHT / frame.shape[0]))
+        frame = frame.repeat(factor, axis=0).repeat(factor, axis=1)
+    height, width = (length - length % 2 for length in frame.shape[:2])
+    return frame[:height, :width]
