@@ -32,8 +32,9 @@ lint: .venv/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-results: .venv/.installed-dev  ## train every preset again and rewrite its measured result: hours
-	$(BIN)/python benchmarks/results.py
+results: .venv/.installed-dev  ## train every preset that has no measured result yet and report: hours
+	$(BIN)/python benchmarks/results.py run
+	$(BIN)/python benchmarks/results.py report
 
 bench: .venv/.installed-bench  ## time this library beside others on this machine
 	$(BIN)/python benchmarks/compare.py

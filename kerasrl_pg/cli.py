@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+START_UP_NOTICES = (
+    "All log messages before absl::InitializeLog()",
+    "oneDNN custom operations are on",
+    "Could not find cuda drivers",
+    "failed call to cuInit",
+)
+"""Of TensorFlow; they tell a user nothing that needs doing."""
 
 app = typer.Typer(
     help="Reinforcement learning for Keras: policy gradients on Gymnasium environments.",
@@ -34,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, or 2 where the user can mend what went wrong, which stderr then names in one line.
+
+    Example:
+        >>> main(["evaluate", "no/such/directory"])
+        2
     """
     # The films are drawn off screen; without a desktop SDL would complain about it.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -76,6 +89,7 @@ def fit(
     _check_outputs([save, export, csv, plot])
     if plot is not None and plot.suffix not in PLOT_SUFFIXES:
         raise ValueError(f"--plot must end in one of {', '.join(PLOT_SUFFIXES)}, got {str(plot)!r}")
+    _start_tensorflow()
     from kerasrl_pg.fit import fit_agent
 
     agent = fit_agent(env_id, algorithm, steps=steps, seed=seed, num_envs=num_envs, stop_return=stop_return)
@@ -101,6 +115,7 @@ def evaluate(
     seed: Seed = 0,
 ) -> None:
     """Play whole episodes on the Gymnasium environment and print mean and standard deviation."""
+    _start_tensorflow()
     from kerasrl_pg.agent import load_agent
 
     agent = load_agent(agent_dir)
@@ -116,6 +131,7 @@ def play(
     seed: Seed = 0,
 ) -> None:
     """Film an agent."""
+    _start_tensorflow()
     from kerasrl_pg.agent import load_agent
     from kerasrl_pg.video import check_video_path, record_video
 
@@ -126,6 +142,7 @@ def play(
 @app.command()
 def describe(env_id: EnvId) -> None:
     """Say what an environment shows, wants and pays, and what is tuned for it."""
+    _start_tensorflow()
     from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
     from kerasrl_pg.envs.make import make_env
     from kerasrl_pg.presets import PRESETS
@@ -150,27 +167,25 @@ def describe(env_id: EnvId) -> None:
 @app.command("list")
 def list_() -> None:
     """Say which algorithms, presets and environments there are."""
-    import gymnasium
-
+    _start_tensorflow()
     from kerasrl_pg.algorithms import ALGORITHMS
-    from kerasrl_pg.envs.atari import is_atari
     from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
     from kerasrl_pg.presets import PRESETS
 
-    _print_section("algorithms", ALGORITHMS)
-    _print_section(
-        "presets",
-        [f"{name}: {p.env}, {p.algorithm}, {p.steps:,} steps; {p.source}" for name, p in PRESETS.items()],
-    )
-    _print_section("environments that train in the graph", GRAPH_ENVIRONMENTS)
-    others = [env_id for env_id in gymnasium.registry if env_id not in GRAPH_ENVIRONMENTS]
-    _print_section("Atari games", [env_id for env_id in others if is_atari(env_id)])
-    _print_section("other registered environments", [env_id for env_id in others if not is_atari(env_id)])
+    presets = [f"{name}: {p.env}, {p.algorithm}, {p.steps:,} steps" for name, p in PRESETS.items()]
+    for title, lines in (
+        ("algorithms", ALGORITHMS),
+        ("presets", presets),
+        ("environments that train as TensorFlow graphs", GRAPH_ENVIRONMENTS),
+    ):
+        print(f"{title}:", *lines, sep="\n  ")
+    print("Every other Gymnasium id works too; gymnasium.pprint_registry() prints them.")
 
 
 @app.command()
 def demo(seed: Seed = 0) -> None:
     """Solve CartPole, evaluate, film and export it: half a minute."""
+    _start_tensorflow()
     from kerasrl_pg.demo import CARTPOLE, run_demo
 
     run_demo(CARTPOLE, seed=seed)
@@ -179,15 +194,10 @@ def demo(seed: Seed = 0) -> None:
 @app.command()
 def pong(seed: Seed = 0) -> None:
     """Learn Atari Pong from the screen, evaluate, film and export it: minutes."""
+    _start_tensorflow()
     from kerasrl_pg.demo import PONG, run_demo
 
     run_demo(PONG, seed=seed)
-
-
-def _print_section(title: str, lines) -> None:
-    print(f"{title}:")
-    for line in lines:
-        print(f"  {line}")
 
 
 def _check_outputs(paths: Sequence[pathlib.Path | None]) -> None:
@@ -196,6 +206,24 @@ def _check_outputs(paths: Sequence[pathlib.Path | None]) -> None:
         if path.exists():
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
         path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _start_tensorflow() -> None:
+    """Import TensorFlow without its start-up notices, which TF_CPP_MIN_LOG_LEVEL does not silence in 2.21."""
+    with tempfile.TemporaryFile() as held_back:
+        stderr = os.dup(2)
+        os.dup2(held_back.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # looks for a GPU, with notices of its own
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held_back.seek(0)
+            for line in held_back.read().decode(errors="replace").splitlines():
+                if not any(notice in line for notice in START_UP_NOTICES):
+                    print(line, file=sys.stderr)
 
 
 def _is_the_users(error: Exception) -> bool:

@@ -8,9 +8,10 @@
 | `litert` | `policy.tflite` | `tf.lite.Interpreter`, `ai_edge_litert` |
 | `onnx` | `policy.onnx` | `onnxruntime.InferenceSession` |
 
-Inputs and outputs are named and the batch dimension B is free. A single observation tensor is called `observation`; the
-parts of a Dict or Tuple are called by their path (`position`, `goal_x`, `observation_0`). `metadata.json` lists each
-with its dtype and shape. The signature `serving_default` takes the most probable action:
+Inputs and outputs are named and the batch dimension B is free. A single observation tensor is called
+`observation`; the parts of a Dict or Tuple are called by their path (`position`, `goal_x`, `observation_0`).
+`metadata.json` lists each with its dtype and shape. The signature `serving_default` takes the most probable
+action:
 
 | output | of | |
 |---|---|---|
@@ -19,16 +20,22 @@ with its dtype and shape. The signature `serving_default` takes the most probabl
 | `probabilities` | Discrete | [B, A], the first of action `start` |
 | | MultiDiscrete | [B, *choices, largest number of actions], 0 for those that a choice does not have |
 | | MultiBinary | [B, *bits], of a 1 |
-| `mean`, `std` | Box | [B, *action] of the Gaussian in the environment's units, before clipping to its bounds |
+| `mean`, `std` | Box | [B, *action] of the Gaussian, in the environment's units, before clipping |
 
-A SavedModel also has the signature `sample`, which draws the action: it takes one more input, `seed`, two int32, and the
-same seed draws the same action. The other formats leave drawing to their user, who has `probabilities` or `mean` and `std`.
+A SavedModel also has the signature `sample`, which draws the action: it takes one more input, `seed`, two
+int32, and the same seed draws the same action. The other formats leave drawing to their user, who has
+`probabilities` or `mean` and `std`.
+
+A model that learned in a lower precision (`mixed_bfloat16`) is exported in float32, in which its weights are
+kept and in which every machine can compute; its action may differ from the agent's where two are nearly as
+probable as each other. LiteRT knows no float64, so no Box actions of that type.
 
 Load only what you trust: all three are programs, and a SavedModel can read and write files.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -36,7 +43,9 @@ import os
 import pathlib
 import platform
 import re
+import secrets
 import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable
@@ -48,7 +57,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import seeding
-from kerasrl_pg.models.actor_critic import PolicyModel
+from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
 from kerasrl_pg.ops import distributions
 from kerasrl_pg.spaces import (
     as_batch,
@@ -64,13 +73,16 @@ MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "policy.tflite", "onnx
 """By format, the file without which a directory is no export."""
 
 TOLERANCE = 1e-4
-"""Relative and absolute: how far probabilities and values may lie from the original's. Rounding is far below it."""
+"""Relative and absolute: how far outputs may lie from the policy's own; float32 rounds far below it."""
+
+LOW_PRECISION = {"bfloat16", "float16", "mixed_bfloat16", "mixed_float16"}
+"""Dtypes and Keras' dtype policies."""
 
 NOT_INPUTS = {"seed", "action", "value", "probabilities", "mean", "std"}
 """Taken in a signature; ONNX has one set of names for inputs and outputs."""
 
 Run = Callable[[dict[str, np.ndarray], np.ndarray | None], dict[str, np.ndarray]]
-"""A loaded model: inputs by name, and a [2] int32 seed to sample with or None for the greedy action, to outputs."""
+"""A loaded model: inputs by name, and a [2] int32 seed to draw with (None: greedy), to outputs by name."""
 
 
 def export_policy(
@@ -87,7 +99,7 @@ def export_policy(
         policy: what to export.
         path: of a directory that does not exist yet; it appears whole or not at all.
         observations: real ones, `[B, *observation]`, on which what was written is compared with `policy`.
-        metadata: anything that JSON can hold, for `metadata.json`: environment, protocol, algorithm, steps, ...
+        metadata: for `metadata.json`, anything that JSON can hold: environment, protocol, algorithm, steps...
         format: "saved_model", "litert" or "onnx" (which needs the extra `onnx`).
 
     Returns:
@@ -98,8 +110,8 @@ def export_policy(
         ImportError: the format needs packages that are not installed.
         RuntimeError: the policy's outputs are not finite, or what was written gives others than the policy.
         TypeError: JSON cannot hold `metadata`.
-        ValueError: an unknown format, no observations, observations of another shape than the space's, or metadata
-            under a name that export itself writes.
+        ValueError: an unknown format, no observations, observations of another shape than the space's,
+            metadata under a name that export itself writes, or a path that TensorFlow cannot read from.
 
     Example:
         >>> import tempfile
@@ -107,30 +119,70 @@ def export_policy(
         >>> box, discrete = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
         >>> policy = PolicyModel(actor_critic(box, discrete), box, discrete)
         >>> with tempfile.TemporaryDirectory() as directory:
-        ...     path = export_policy(
-        ...         policy, directory + "/policy", observations=np.ones((3, 4)), metadata={"environment": "CartPole-v1"}
-        ...     )
-        ...     serve = tf.saved_model.load(path).signatures["serving_default"]
-        ...     {name: output.shape.as_list() for name, output in sorted(serve(observation=tf.ones((7, 4))).items())}
-        {'action': [7], 'probabilities': [7, 2], 'value': [7]}
+        ...     path = export_policy(policy, directory + "/policy", observations=np.ones((3, 4)), metadata={})
+        ...     served = tf.saved_model.load(path).signatures["serving_default"](observation=tf.ones((7, 4)))
+        ...     {name: tuple(output.shape) for name, output in sorted(served.items())}
+        {'action': (7,), 'probabilities': (7, 2), 'value': (7,)}
     """
     path = pathlib.Path(path)
     _check_possible(path, format)
+    policy = _in_float32(policy)
     batch, _ = as_batch(policy.observation_space, observations)
-    inputs = dict(zip(_input_names(policy.observation_space), flatten(policy.observation_space, batch), strict=True))
     expected = _expected_outputs(policy, batch)
-    description = _describe(policy, expected, metadata, format)
+    description = _to_json(_describe(policy, expected, metadata, format))
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     scratch.mkdir()
     try:
-        WRITERS[format](policy, scratch)
         (scratch / "metadata.json").write_text(description)
-        _check_same(policy.action_space, expected, LOADERS[format](scratch)(inputs, None))
+        _check_same(policy.action_space, expected, _write_and_run(policy, format, scratch, batch))
         os.replace(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return path
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedPolicy:
+    """A policy read from files; `load_policy` makes it.
+
+    Args:
+        metadata: what `metadata.json` holds.
+        observation_space: of one environment.
+        action_space: of one environment.
+        run: the model, from inputs by name (and a seed) to outputs by name.
+    """
+
+    metadata: dict[str, Any]
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    run: Run
+
+    def act(self, observation: Any, *, sample: bool = False, seed: int | None = None) -> np.ndarray:
+        """Choose actions.
+
+        Args:
+            observation: one observation or a batch `[B, *observation]`, told apart by the space.
+            sample: draw from the policy instead of taking its most probable action; SavedModel only.
+            seed: of the draw; None draws anew each time.
+
+        Returns:
+            One action, or a batch of them, as the environment takes it.
+
+        Raises:
+            ValueError: `observation` has neither the space's shape nor that of a batch, or the format cannot
+                sample.
+        """
+        batch, is_single = as_batch(self.observation_space, observation)
+        pair = None
+        if sample:
+            if self.metadata["format"] != "saved_model":
+                raise ValueError(
+                    f"sample needs the format 'saved_model'; this is {self.metadata['format']!r}"
+                )
+            pair = seeding.make_seed(secrets.randbits(62) if seed is None else seed).numpy()
+        action = self.run(_named_inputs(self.observation_space, batch), pair)["action"]
+        return action[0] if is_single else action
 
 
 def load_policy(path: str | os.PathLike) -> ExportedPolicy:
@@ -145,10 +197,15 @@ def load_policy(path: str | os.PathLike) -> ExportedPolicy:
         ValueError: there is something else than an export.
 
     Example:
-        >>> load_policy("kerasrl_pg")
-        Traceback (most recent call last):
-        ...
-        ValueError: kerasrl_pg is not an exported policy: it has no metadata.json
+        >>> import tempfile
+        >>> from kerasrl_pg.models import actor_critic
+        >>> box, discrete = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
+        >>> policy = PolicyModel(actor_critic(box, discrete), box, discrete)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = export_policy(policy, directory + "/policy", observations=np.ones((3, 4)), metadata={})
+        ...     loaded = load_policy(path)
+        >>> loaded.act(np.ones((7, 4))).shape, loaded.act(np.ones(4)) in discrete
+        ((7,), True)
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -157,11 +214,293 @@ def load_policy(path: str | os.PathLike) -> ExportedPolicy:
         raise ValueError(f"{path} is not an exported policy: it has no metadata.json")
     try:
         metadata = json.loads((path / "metadata.json").read_text())
-        model_file = MODEL_FILES[metadata["format"]]
-        policy = ExportedPolicy(metadata, lambda inputs, seed: run(inputs, seed))
+        format = metadata["format"]
+        model_file = MODEL_FILES[format]
+        observation_space = space_from_json(metadata["observation_space"])
+        action_space = space_from_json(metadata["action_space"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not an exported policy: its metadata.json is not one's ({error!r})") from error
+        raise ValueError(
+            f"{path} is not an exported policy: metadata.json is another's ({error!r})"
+        ) from error
     if not (path / model_file).is_file():
         raise ValueError(f"{path} is not an exported policy: it has no {model_file}")
-    run = LOADERS[metadata["format"]](path)
-    return policy
+    return ExportedPolicy(metadata, observation_space, action_space, READERS[format](path))
+
+
+def _check_possible(path: pathlib.Path, format: str) -> None:
+    """All that can be known to fail before any work."""
+    if format not in MODEL_FILES:
+        raise ValueError(f"format must be one of {list(MODEL_FILES)}, got {format!r}")
+    if format == "saved_model" and set("*?[") & set(str(path)):
+        raise ValueError(
+            f"TensorFlow takes *, ? and [ in {path} for a pattern and would not find the SavedModel"
+        )
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
+    if format == "onnx":
+        _require("tf2onnx", "onnx", "onnxruntime")
+
+
+def _require(*modules: str) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ImportError(f'ONNX needs {", ".join(missing)}: pip install "kerasrl-pg[onnx]"')
+
+
+def _in_float32(policy: PolicyModel) -> PolicyModel:
+    """The policy itself or, if its model computes in a lower precision, a copy that does not."""
+    model = policy.model
+    if not any(layer.compute_dtype in LOW_PRECISION for layer in (model, *layers_of(model, keras.Layer))):
+        return policy
+    config = keras.tree.map_structure(
+        lambda value: "float32" if isinstance(value, str) and value in LOW_PRECISION else value,
+        model.get_config(),
+    )
+    copy = type(model).from_config(config)
+    copy.set_weights(model.get_weights())
+    return PolicyModel(copy, policy.observation_space, policy.action_space)
+
+
+def _outputs(
+    policy: PolicyModel, observation: Any, choose: Callable[[Any], tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """What an export puts out, by name, where `choose` takes an action from the distribution."""
+    distribution, value = policy(observation)
+    outputs = {
+        "action": distributions.to_environment(policy.action_space, choose(distribution)),
+        **_parameters(policy.action_space, distribution),
+    }
+    return {**outputs, "value": value} if policy.has_value else outputs
+
+
+def _parameters(space: Any, distribution: Any) -> dict[str, tf.Tensor]:
+    """The distribution in numbers that need no explanation of the policy's own units."""
+    shape = space.shape or ()
+    match space:
+        case spaces.Discrete():
+            return {"probabilities": distribution.probs_parameter()}
+        case spaces.MultiDiscrete():
+            probabilities = distribution.distribution.probs_parameter()  # [B, K, max n]
+            return {"probabilities": tf.reshape(probabilities, [-1, *shape, space.nvec.max()])}
+        case spaces.MultiBinary():
+            return {"probabilities": tf.reshape(distribution.distribution.probs_parameter(), [-1, *shape])}
+        case _:  # Box: PolicyModel has turned away everything else
+            center, half_width = distributions._units(space)
+            mean = tf.cast(tf.reshape(distribution.loc, [-1, *shape]), space.dtype)  # [B, D] -> [B, *shape]
+            std = tf.reshape(distribution.scale.diag_part(), [-1, *shape])  # [B, D] -> [B, *shape]
+            return {"mean": center + half_width * mean, "std": half_width * tf.cast(std, space.dtype)}
+
+
+def _expected_outputs(policy: PolicyModel, batch: Any) -> dict[str, np.ndarray]:
+    """The outputs as the policy itself gives them, its action chosen as an agent chooses it."""
+    observation = tf.nest.map_structure(tf.constant, batch)
+    outputs = _outputs(
+        policy, observation, lambda distribution: distributions.mode(policy.action_space, distribution)
+    )
+    expected = {name: output.numpy() for name, output in outputs.items()}
+    if len(expected["action"]) == 0:
+        raise ValueError("observations must hold at least one observation, to check the export on")
+    for name, output in expected.items():
+        if not np.isfinite(output).all():
+            raise RuntimeError(
+                f"the policy's {name!r} is not finite on the observations: its weights have diverged?"
+            )
+    return expected
+
+
+def _describe(
+    policy: PolicyModel, outputs: dict[str, np.ndarray], metadata: dict[str, Any], format: str
+) -> dict[str, Any]:
+    known = {
+        "format": format,
+        "observation_space": space_to_json(policy.observation_space),
+        "action_space": space_to_json(policy.action_space),
+        "inputs": [
+            {
+                "name": name,
+                "path": path,
+                "dtype": tensor_dtype(leaf).name,
+                "shape": [None, *(leaf.shape or ())],
+            }
+            for name, (path, leaf) in _named_leaves(policy.observation_space).items()
+        ],
+        "outputs": [
+            {"name": name, "dtype": output.dtype.name, "shape": [None, *output.shape[1:]]}
+            for name, output in outputs.items()
+        ],
+        "versions": {
+            "kerasrl_pg": _package_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    if clash := sorted(metadata.keys() & known.keys()):
+        raise ValueError(f"metadata must not hold {clash}: export writes these itself")
+    return {**metadata, **known}
+
+
+def _to_json(description: dict[str, Any]) -> str:
+    try:
+        return json.dumps(description, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata must be what JSON can hold: {error}") from error
+
+
+def _package_version() -> str:
+    try:
+        return importlib.metadata.version("kerasrl-pg")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # run from its sources
+
+
+def _named_leaves(space: spaces.Space) -> dict[str, tuple[tuple[str | int, ...], spaces.Space]]:
+    """Every leaf space and its path by the name of its input, a name that TensorFlow keeps as it is."""
+    leaves: dict[str, tuple[tuple[str | int, ...], spaces.Space]] = {}
+    for path, leaf in leaf_paths(space):
+        name = re.sub(r"[^A-Za-z0-9]", "_", "_".join(map(str, path)))
+        if not name[:1].isalpha():
+            name = f"observation_{name}" if name else "observation"
+        while name in leaves or name in NOT_INPUTS:
+            name = f"observation_{name}"
+        leaves[name] = (path, leaf)
+    return leaves
+
+
+def _named_inputs(space: spaces.Space, batch: Any) -> dict[str, np.ndarray]:
+    return dict(zip(_named_leaves(space), flatten(space, batch), strict=True))
+
+
+def _signature(policy: PolicyModel) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec([None, *(leaf.shape or ())], tensor_dtype(leaf), name)
+        for name, (_, leaf) in _named_leaves(policy.observation_space).items()
+    }
+
+
+def _greedy(policy: PolicyModel) -> tf.types.experimental.GenericFunction:
+    """`serving_default`: a dict of inputs by name to a dict of outputs by name."""
+
+    def mode(distribution):
+        # Neither LiteRT nor ONNX knows the operations of a Gaussian's own `mode`.
+        return distribution.loc if isinstance(policy.action_space, spaces.Box) else distribution.mode()
+
+    @tf.function(input_signature=[_signature(policy)], autograph=False)
+    def greedy(inputs):
+        return _outputs(policy, _observation(policy, inputs), mode)
+
+    return greedy
+
+
+def _sampled(policy: PolicyModel) -> tf.types.experimental.GenericFunction:
+    """`sample`: the same with a `seed`."""
+    signature = {**_signature(policy), "seed": tf.TensorSpec([2], tf.int32, "seed")}
+
+    @tf.function(input_signature=[signature], autograph=False)
+    def sampled(inputs):
+        draw = lambda distribution: distribution.sample(seed=inputs["seed"])  # noqa: E731
+        return _outputs(policy, _observation(policy, inputs), draw)
+
+    return sampled
+
+
+def _observation(policy: PolicyModel, inputs: dict[str, tf.Tensor]) -> Any:
+    space = policy.observation_space
+    return unflatten(space, [inputs[name] for name in _named_leaves(space)])
+
+
+def _write_and_run(
+    policy: PolicyModel, format: str, directory: pathlib.Path, batch: Any
+) -> dict[str, np.ndarray]:
+    """The outputs of what was written, read back."""
+    inputs = _named_inputs(policy.observation_space, batch)
+    try:
+        WRITERS[format](policy, directory)
+        return READERS[format](directory)(inputs, None)
+    except Exception as error:  # each converter and runtime raises its own
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(f"this policy cannot be exported as {format!r}: {reason}") from error
+
+
+def _write_saved_model(policy: PolicyModel, directory: pathlib.Path) -> None:
+    archive = keras.export.ExportArchive()
+    archive.track(policy.model)
+    for name, function in (("serving_default", _greedy(policy)), ("sample", _sampled(policy))):
+        function.get_concrete_function()  # traced now: the archive takes functions that have been
+        archive.add_endpoint(name, function)
+    archive.write_out(directory, verbose=False)
+
+
+def _write_litert(policy: PolicyModel, directory: pathlib.Path) -> None:
+    # By way of a SavedModel: from the function itself the converter may lose the weights, and says nothing.
+    with tempfile.TemporaryDirectory() as saved_model:
+        _write_saved_model(policy, pathlib.Path(saved_model))
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
+        (directory / MODEL_FILES["litert"]).write_bytes(converter.convert())
+
+
+def _write_onnx(policy: PolicyModel, directory: pathlib.Path) -> None:
+    import tf2onnx
+
+    model, _ = tf2onnx.convert.from_function(_greedy(policy), input_signature=[_signature(policy)])
+    (directory / MODEL_FILES["onnx"]).write_bytes(model.SerializeToString())
+
+
+def _read_saved_model(directory: pathlib.Path) -> Run:
+    signatures = tf.saved_model.load(directory).signatures
+
+    def run(inputs, seed):
+        tensors = {name: tf.constant(array) for name, array in inputs.items()}
+        if seed is None:
+            outputs = signatures["serving_default"](**tensors)
+        else:
+            outputs = signatures["sample"](**tensors, seed=tf.constant(seed, tf.int32))
+        return {name: output.numpy() for name, output in outputs.items()}
+
+    return run
+
+
+def _read_litert(directory: pathlib.Path) -> Run:
+    with warnings.catch_warnings():
+        # TensorFlow still carries the interpreter, and announces that it will move to ai_edge_litert.
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
+        interpreter = tf.lite.Interpreter(str(directory / MODEL_FILES["litert"]))
+    signature = interpreter.get_signature_runner("serving_default")
+    return lambda inputs, seed: signature(**inputs)
+
+
+def _read_onnx(directory: pathlib.Path) -> Run:
+    _require("onnxruntime")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(directory / MODEL_FILES["onnx"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs, seed: dict(zip(names, session.run(names, inputs), strict=True))
+
+
+WRITERS = {"saved_model": _write_saved_model, "litert": _write_litert, "onnx": _write_onnx}
+READERS = {"saved_model": _read_saved_model, "litert": _read_litert, "onnx": _read_onnx}
+
+
+def _check_same(
+    action_space: spaces.Space, expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]
+) -> None:
+    for name, wanted in expected.items():
+        got = actual[name]
+        may_differ = name == "action" and "probabilities" in expected
+        tie = _is_tie(action_space, expected["probabilities"]) if may_differ else np.False_
+        if got.shape != wanted.shape or not (np.isclose(got, wanted, TOLERANCE, TOLERANCE) | tie).all():
+            raise RuntimeError(
+                f"the export was given up: its {name!r} differs from the policy's on the observations, "
+                f"{got.ravel()[:4]}... for {wanted.ravel()[:4]}..."
+            )
+
+
+def _is_tie(action_space: spaces.Space, probabilities: np.ndarray) -> np.ndarray:
+    """Where the two likeliest actions are so close that rounding may choose either, in the action's shape."""
+    if isinstance(action_space, spaces.MultiBinary):
+        return np.abs(2 * probabilities - 1) < 2 * TOLERANCE
+    ordered = np.sort(probabilities, axis=-1)  # a choice of one action has no second: its tie is with 0
+    second = ordered[..., -2] if ordered.shape[-1] > 1 else 0.0
+    return ordered[..., -1] - second < 2 * TOLERANCE  # [B, *action, A] -> [B, *action]

@@ -96,8 +96,8 @@ def _episode_log(run: Any) -> EpisodeLog:
 
 def _draw_run(axes: Axes, log: EpisodeLog, window: int) -> None:
     # Rasterized: a vector file with a hundred thousand dots is one that nobody can open.
-    dots = {"color": DOTS, "markersize": 5, "alpha": 0.5, "markeredgewidth": 0, "rasterized": True}
-    axes.plot(log.step, log.episode_return, ".", label="one episode", **dots)
+    (dots,) = axes.plot(log.step, log.episode_return, ".", color=DOTS, alpha=0.5, label="one episode")
+    dots.set(markersize=5, markeredgewidth=0, rasterized=True)
     mean = running_mean(log.episode_return, window)
     axes.plot(log.step, mean, color=CURVE, linewidth=2, label=f"mean of the last {window} episodes")
 
@@ -120,8 +120,8 @@ def _draw_runs(axes: Axes, logs: list[EpisodeLog], window: int) -> None:
 
 
 def _draw_threshold(axes: Axes, runs: list[Any]) -> None:
-    thresholds = {getattr(getattr(run, "environment", None), "reward_threshold", None) for run in runs}
-    for threshold in sorted(thresholds - {None}):
+    environments = [run.environment for run in runs if not isinstance(run, EpisodeLog) and run.environment]
+    for threshold in {environment.reward_threshold for environment in environments} - {None}:
         label = f"solved: {threshold:g}"
         axes.axhline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.2, label=label)
 

@@ -80,10 +80,53 @@ def _cartpole_ppo(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=annealed, optimizer=adam(linear_to_zero(1e-3, steps, num_envs, algorithm)))
 
 
+def _pong_ppo(steps: int, num_envs: int) -> Settings:
+    algorithm = PPO(
+        rollout_length=128, epochs=4, num_minibatches=4, clip_epsilon=0.1, entropy_coef=0.01, value_coef=0.5
+    )
+    annealed = dataclasses.replace(algorithm, clip_epsilon=linear_to_zero(0.1, steps, num_envs, algorithm))
+    return Settings(
+        algorithm=annealed, optimizer=adam(linear_to_zero(2.5e-4, steps, num_envs, algorithm)), mixed_precision="auto"
+    )
+
+
+def _pong_fast(steps: int, num_envs: int) -> Settings:
+    def model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
+        return actor_critic(
+            observation_space,
+            action_space,
+            trunk=nature_conv_trunk(activation="elu", seed=seed),
+            normalize_observation=True,
+            normalize_value=True,
+            seed=seed,
+        )
+
+    algorithm = PPO(
+        rollout_length=256,
+        epochs=3,
+        num_minibatches=8,
+        discount=0.999,
+        clip_epsilon=0.2,
+        value_coef=1.0,
+        entropy_coef=0.01,
+        max_gradient_norm=10.0,
+        adaptive_kl=0.01,
+    )
+    return Settings(algorithm=algorithm, optimizer=adam(3e-4), model=model, mixed_precision="auto")
+
+
 PRESETS: dict[str, Preset] = {
     "cartpole-ppo": Preset(
         env="CartPole-v1", algorithm="ppo", num_envs=8, steps=100_000, build=_cartpole_ppo,
         source="Stable-Baselines3 zoo",
+    ),
+    "pong-ppo": Preset(
+        env="ALE/Pong-v5", algorithm="ppo", num_envs=8, steps=10_000_000, build=_pong_ppo,
+        source="Stable-Baselines3 zoo, atari",
+    ),
+    "pong-fast": Preset(
+        env="ALE/Pong-v5", algorithm="ppo", num_envs=24, steps=1_000_000, build=_pong_fast,
+        source="settings found for this machine class",
     ),
 }  # fmt: skip
 """Every preset by its name."""

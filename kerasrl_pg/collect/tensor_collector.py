@@ -67,7 +67,7 @@ class TensorCollector:
         reset_seed, seed = seeding.split(seed, 2)
         if self.whole_episodes:
             carry = self.start(reset_seed)
-        seeds = tf.random.stateless_uniform([length, 2, 2], seed, None, None, tf.int32)  # [T, (act, step), 2]
+        seeds = seeding.seeds_of_steps(seed, [length, 2])  # [T, (act, step), 2]
         alive = tf.ones([self.environment.num_envs], tf.bool)  # [N]
 
         def step(t, carry, alive, arrays):

@@ -18,7 +18,7 @@ class VectorCollector:
     Args:
         environment: the vector environment.
         rollout_length: T; None collects whole episodes, one per environment, T being the longest.
-        act: `(observation, seed, t) -> (action, environment's action, log_prob, value)`, compiled.
+        act: `(observation, seed) -> (action, environment's action, log_prob, value)`, compiled, of tensors.
         value: `observation -> V [N]`, compiled; None where the algorithm has no critic.
         seed: of the environments; environment n is seeded by `seed + n`.
     """
@@ -46,8 +46,9 @@ class VectorCollector:
         rows: list[Rollout] = []
         ends: list[Episodes] = []
         alive = np.ones(self.environment.num_envs, bool)  # [N]
+        seeds = np.random.default_rng(seed.numpy().view(np.uint32))  # one for each step: cheaper on the host than in a graph
         while alive.any() and len(rows) != self.rollout_length:
-            row, end = self._step(seed, len(rows), alive)
+            row, end = self._step(seeds.integers(2**31, size=2, dtype=np.int32), alive)
             rows.append(row)
             ends.append(end)
             if self.whole_episodes:
@@ -60,17 +61,19 @@ class VectorCollector:
         self._episode_return[:] = 0
         self._episode_length[:] = 0
 
-    def _step(self, seed: tf.Tensor, t: int, alive: np.ndarray) -> tuple[Rollout, Episodes]:
+    def _step(self, seed: np.ndarray, alive: np.ndarray) -> tuple[Rollout, Episodes]:
         started = time.perf_counter()
         observation = self._observation
-        action, env_action, log_prob, value = (x.numpy() for x in self._act(observation, seed, t))
+        action, env_action, log_prob, value = (
+            x.numpy() for x in self._act(_tensors(observation), tf.constant(seed))
+        )
         acted = time.perf_counter()
         step, valid = self.environment.step(env_action)
         stepped = time.perf_counter()
         bootstrap = step.truncated & ~step.terminated  # [N]
         final_value = np.zeros_like(step.reward)
         if self._value is not None and bootstrap.any():
-            final_value = self._value(step.final_observation).numpy()
+            final_value = self._value(_tensors(step.final_observation)).numpy()
         self.seconds["environment"] += stepped - acted
         self.seconds["acting"] += acted - started + time.perf_counter() - stepped
 
@@ -89,10 +92,14 @@ class VectorCollector:
     def _with_following_values(self, rollout: Rollout) -> Rollout:
         if self._value is None:
             return rollout
-        last_value = self._value(self._observation).numpy()[None]  # [1, N]
+        last_value = self._value(_tensors(self._observation)).numpy()[None]  # [1, N]
         following = np.concatenate([rollout.value[1:], last_value])  # [T, N]
         next_value = np.where(rollout.truncated, rollout.next_value, following)
         return rollout._replace(next_value=np.where(rollout.terminated, np.float32(0), next_value))
+
+
+def _tensors(observation: Any) -> Any:
+    return tf.nest.map_structure(tf.constant, observation)
 
 
 def _stack(column: Any) -> Any:

@@ -73,7 +73,7 @@ class RunningNormalizer(keras.layers.Layer):
         """Create the statistics, one per element of the input."""
         shape = tuple(input_shape[1:])
         add = lambda name, shape, init: self.add_weight(  # noqa: E731
-            name=name, shape=shape, initializer=init, trainable=False, dtype="float32"
+            name=name, shape=shape, initializer=init, trainable=False, dtype="float32", autocast=False
         )
         self.mean = add("mean", shape, "zeros")
         self.variance = add("variance", shape, "ones")
@@ -104,7 +104,7 @@ class ValueDenormalizer(keras.layers.Layer):
     def build(self, input_shape):
         """Create the statistics of the value targets: three scalars."""
         add = lambda name, init: self.add_weight(  # noqa: E731
-            name=name, shape=(), initializer=init, trainable=False, dtype="float32"
+            name=name, shape=(), initializer=init, trainable=False, dtype="float32", autocast=False
         )
         self.mean = add("mean", "zeros")
         self.variance = add("variance", "ones")

@@ -1,0 +1,103 @@
+"""The command line: what each command leaves behind, and how it says no."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kerasrl_pg import demo
+from kerasrl_pg.cli import main
+
+
+def test_help_does_not_wait_for_tensorflow():
+    script = """import sys, kerasrl_pg.cli as cli
+cli.main(['fit', '--help'])
+print('tensorflow' in sys.modules)"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--stop-return" in process.stdout
+    assert process.stdout.endswith("False\n")
+
+
+def test_fit_writes_what_evaluate_and_play_read(tmp_path, capfd):
+    outputs = {name: tmp_path / "new" / file for name, file in [
+        ("save", "agent"), ("export", "policy"), ("csv", "episodes.csv"), ("plot", "curve.png"),
+    ]}  # fmt: skip
+    options = [word for name, path in outputs.items() for word in (f"--{name}", str(path))]
+    assert main(["fit", "CartPole-v1", "a2c", "--steps", "500", "--num-envs", "4", *options]) == 0
+    assert "500 steps, last 100 episodes: " in capfd.readouterr().out
+    assert outputs["csv"].read_text().startswith("step,episode_return,episode_length\n")
+    assert outputs["plot"].stat().st_size > 10_000
+    assert json.loads((outputs["export"] / "metadata.json").read_text())["environment"] == "CartPole-v1"
+
+    assert main(["evaluate", str(outputs["save"]), "--episodes", "3"]) == 0
+    assert capfd.readouterr().out.endswith("over 3 episodes\n")
+    assert main(["play", str(outputs["save"]), "--video", str(tmp_path / "film.gif")]) == 0
+    assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF89a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "CartPole-v2", "--steps", "9"], "error: unknown environment 'CartPole-v2'; did you mean"),
+        (["fit", "CartPole-v1", "pppo", "--steps", "9"], "error: unknown algorithm 'pppo'; did you mean ppo"),
+        (["fit", "CartPole-v1", "--steps", "0"], "error: steps must be an integer of at least 1, got 0"),
+        (["fit", "CartPole-v1", "--steps", "9", "--plot", "a.txt"], "error: --plot must end in one of .png"),
+        (["evaluate", "nowhere"], "error: no saved agent at nowhere"),
+        (["play", "nowhere", "--video", "film.avi"], "error: a video's path must end in .mp4 or .gif"),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, message, capfd):
+    assert main(arguments) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(message)
+
+
+@pytest.mark.parametrize("option", ["--save", "--export", "--csv", "--plot"])
+def test_what_exists_is_refused_before_training(option, tmp_path, capfd):
+    existing = tmp_path / "precious.png"
+    existing.touch()
+    assert main(["fit", "CartPole-v1", "--steps", str(10**12), option, str(existing)]) == 2
+    assert capfd.readouterr().err.startswith(f"error: {existing} exists already")
+
+
+def test_a_missing_option_is_named(capfd):
+    assert main(["fit", "CartPole-v1"]) == 2
+    assert "--steps" in capfd.readouterr().err
+
+
+def test_describe_says_what_an_agent_must_know(capfd):
+    assert main(["describe", "CartPole-v1"]) == 0
+    lines = dict(line.strip().split("  ", 1) for line in capfd.readouterr().out.splitlines()[1:])
+    described = {name: value.strip() for name, value in lines.items()}
+    assert described["actions"] == "Discrete(2)"
+    assert described["time limit"] == "500 steps"
+    assert described["solved at"] == "475.0"
+    assert described["trains in graph"] == "yes"
+    assert described["presets"] == "cartpole-ppo"
+
+
+def test_list_names_algorithms_presets_and_graph_environments(capfd):
+    assert main(["list"]) == 0
+    out = capfd.readouterr().out
+    for word in ("  reinforce\n", "  cartpole-ppo: CartPole-v1, ppo, 100,000 steps\n", "  Acrobot-v1\n"):
+        assert word in out
+
+
+def test_the_demo_solves_cartpole_and_what_it_exports_does_too(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 0
+    out = capfd.readouterr().out
+    directory = tmp_path / "runs" / "demo-cartpole"
+    assert "475 was reached" in out
+    assert {path.name for path in directory.iterdir()} == {
+        "agent", "saved_model", "video.mp4", "learning_curve.png",
+    }  # fmt: skip
+    returns = demo.play_saved_model(directory / "saved_model", episodes=5, seed=9)
+    assert min(returns) >= 475
+
+
+def test_an_export_that_fails_elsewhere_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match=r"metadata\.json"):
+        demo.play_saved_model(tmp_path, episodes=1, seed=0)
