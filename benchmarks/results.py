@@ -58,7 +58,9 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.command()
-def run(rows: Annotated[list[str] | None, typer.Argument(help="Rows to measure; all if none is named.")] = None):
+def run(
+    rows: Annotated[list[str] | None, typer.Argument(help="Rows to measure; all if none is named.")] = None,
+):
     """Train what is not measured yet."""
     for name in rows or ROWS:
         if name not in ROWS:
@@ -137,7 +139,10 @@ def machine() -> dict[str, str | int]:
     model = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        model = next((line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), model)
+        model = next(
+            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line),
+            model,
+        )
     packages = ("kerasrl-pg", "tensorflow", "keras", "gymnasium", "ale-py", "numpy")
     return {
         "processor": model,

@@ -103,7 +103,12 @@ class Agent:
         return action[0] if is_single else action
 
     def evaluate(
-        self, *, episodes: int = 100, seed: int = 0, sample: bool = False, env: EnvLike | Environment | None = None
+        self,
+        *,
+        episodes: int = 100,
+        seed: int = 0,
+        sample: bool = False,
+        env: EnvLike | Environment | None = None,
     ) -> Evaluation:
         """Play whole episodes on the Gymnasium environment itself, never on its graph twin.
 
@@ -127,7 +132,12 @@ class Agent:
         environment = made.make_evaluation(episodes)
         self._check_spaces(environment)
         if not sample:
-            return evaluate_policy(lambda observation: self._greedy(observation).numpy(), environment, episodes=episodes, seed=seed)
+            return evaluate_policy(
+                lambda observation: self._greedy(observation).numpy(),
+                environment,
+                episodes=episodes,
+                seed=seed,
+            )
         seeds = iter(range(2**62))
         base = seeding.make_seed(seed)
         return evaluate_policy(
@@ -179,7 +189,10 @@ class Agent:
         return {
             "environment": self.environment.id if self.environment else None,
             "protocol": self.environment.protocol if self.environment else {},
-            "algorithm": {"name": type(self.algorithm).__name__, "settings": _settings_to_json(self.algorithm)},
+            "algorithm": {
+                "name": type(self.algorithm).__name__,
+                "settings": _settings_to_json(self.algorithm),
+            },
             "optimizer": keras.saving.serialize_keras_object(self.optimizer)["config"],
             "steps": self.steps,
             "updates": self.updates,
@@ -187,9 +200,7 @@ class Agent:
         }
 
     def _compile_act(self):
-        specs = map_space(
-            lambda leaf: tf.TensorSpec([None, *leaf.shape], tensor_dtype(leaf)), self.observation_space
-        )
+        specs = map_space(lambda leaf: tf.TensorSpec([None, *leaf.shape], tensor_dtype(leaf)), self.observation_space)
 
         @tf.function(input_signature=[specs], autograph=False)
         def greedy(observation):
@@ -205,13 +216,17 @@ class Agent:
     def _check_spaces(self, environment: Any) -> None:
         for name in ("observation_space", "action_space"):
             if getattr(environment, name) != getattr(self, name):
-                raise ValueError(f"the environment's {name} is {getattr(environment, name)}, the agent's {getattr(self, name)}")
+                raise ValueError(
+                    f"the environment's {name} is {getattr(environment, name)}, the agent's {getattr(self, name)}"
+                )
 
     def _some_observations(self) -> Any:
         """A batch of observations from the environment itself or, where it is not known, from the space."""
         if self.environment is None:
             samples = [self.observation_space.sample() for _ in range(16)]
-            return tf.nest.map_structure(lambda *rows: np.stack(rows), *[as_batch(self.observation_space, s)[0] for s in samples])
+            return tf.nest.map_structure(
+                lambda *rows: np.stack(rows), *[as_batch(self.observation_space, s)[0] for s in samples]
+            )
         environment = self.environment.make_evaluation(8)
         observation = environment.reset(seed=self.seed)
         for _ in range(4):
@@ -282,7 +297,9 @@ def load_agent(
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
     with np.load(directory / "training.npz") as arrays:
         agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
-        leaves = sorted((name for name in arrays if name.startswith("environment_")), key=lambda n: int(n.split("_")[1]))
+        leaves = sorted(
+            (name for name in arrays if name.startswith("environment_")), key=lambda n: int(n.split("_")[1])
+        )
         agent.environment_state = [arrays[name] for name in leaves] or None
     return agent
 
@@ -295,7 +312,8 @@ def scope(strategy: tf.distribute.Strategy | None) -> Any:
 def _settings_to_json(algorithm: Any) -> dict[str, Any]:
     settings = dataclasses.asdict(algorithm)
     return {
-        name: keras.saving.serialize_keras_object(value) if callable(value) else value for name, value in settings.items()
+        name: keras.saving.serialize_keras_object(value) if callable(value) else value
+        for name, value in settings.items()
     }
 
 

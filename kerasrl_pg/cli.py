@@ -75,15 +75,9 @@ def fit(
         float | None, typer.Option(help="Stop once the last 100 episodes average this much.")
     ] = None,
     save: Annotated[pathlib.Path | None, typer.Option(help="Directory for the agent, to go on with.")] = None,
-    export: Annotated[
-        pathlib.Path | None, typer.Option(help="Directory for a SavedModel, to deploy.")
-    ] = None,
-    csv: Annotated[
-        pathlib.Path | None, typer.Option(help="File for all episodes: step, return, length.")
-    ] = None,
-    plot: Annotated[
-        pathlib.Path | None, typer.Option(help="File for the learning curve: .png, .svg or .pdf.")
-    ] = None,
+    export: Annotated[pathlib.Path | None, typer.Option(help="Directory for a SavedModel, to deploy.")] = None,
+    csv: Annotated[pathlib.Path | None, typer.Option(help="File for all episodes: step, return, length.")] = None,
+    plot: Annotated[pathlib.Path | None, typer.Option(help="File for the learning curve: .png, .svg or .pdf.")] = None,
 ) -> None:
     """Train an agent, with a progress bar. Nothing that exists is overwritten."""
     _check_outputs([save, export, csv, plot])

@@ -63,9 +63,7 @@ def run_demo(demo: Demo, *, seed: int = 0) -> pathlib.Path:
     directory = make_free_directory(demo.directory)
     check_video_path(directory / "video.mp4")
 
-    print(
-        f"Training {preset.algorithm.upper()} on {preset.env} until 100 episodes average {demo.stop_return:g}"
-    )
+    print(f"Training {preset.algorithm.upper()} on {preset.env} until 100 episodes average {demo.stop_return:g}")
     start = time.perf_counter()
     agent = fit_agent(preset.env, demo.preset, steps=preset.steps, seed=seed, stop_return=demo.stop_return)
     seconds = time.perf_counter() - start

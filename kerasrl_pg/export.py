@@ -177,9 +177,7 @@ class ExportedPolicy:
         pair = None
         if sample:
             if self.metadata["format"] != "saved_model":
-                raise ValueError(
-                    f"sample needs the format 'saved_model'; this is {self.metadata['format']!r}"
-                )
+                raise ValueError(f"sample needs the format 'saved_model'; this is {self.metadata['format']!r}")
             pair = seeding.make_seed(secrets.randbits(62) if seed is None else seed).numpy()
         action = self.run(_named_inputs(self.observation_space, batch), pair)["action"]
         return action[0] if is_single else action
@@ -219,9 +217,7 @@ def load_policy(path: str | os.PathLike) -> ExportedPolicy:
         observation_space = space_from_json(metadata["observation_space"])
         action_space = space_from_json(metadata["action_space"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not an exported policy: metadata.json is another's ({error!r})"
-        ) from error
+        raise ValueError(f"{path} is not an exported policy: metadata.json is another's ({error!r})") from error
     if not (path / model_file).is_file():
         raise ValueError(f"{path} is not an exported policy: it has no {model_file}")
     return ExportedPolicy(metadata, observation_space, action_space, READERS[format](path))
@@ -232,9 +228,7 @@ def _check_possible(path: pathlib.Path, format: str) -> None:
     if format not in MODEL_FILES:
         raise ValueError(f"format must be one of {list(MODEL_FILES)}, got {format!r}")
     if format == "saved_model" and set("*?[") & set(str(path)):
-        raise ValueError(
-            f"TensorFlow takes *, ? and [ in {path} for a pattern and would not find the SavedModel"
-        )
+        raise ValueError(f"TensorFlow takes *, ? and [ in {path} for a pattern and would not find the SavedModel")
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
     if format == "onnx":
@@ -261,9 +255,7 @@ def _in_float32(policy: PolicyModel) -> PolicyModel:
     return PolicyModel(copy, policy.observation_space, policy.action_space)
 
 
-def _outputs(
-    policy: PolicyModel, observation: Any, choose: Callable[[Any], tf.Tensor]
-) -> dict[str, tf.Tensor]:
+def _outputs(policy: PolicyModel, observation: Any, choose: Callable[[Any], tf.Tensor]) -> dict[str, tf.Tensor]:
     """What an export puts out, by name, where `choose` takes an action from the distribution."""
     distribution, value = policy(observation)
     outputs = {
@@ -294,17 +286,13 @@ def _parameters(space: Any, distribution: Any) -> dict[str, tf.Tensor]:
 def _expected_outputs(policy: PolicyModel, batch: Any) -> dict[str, np.ndarray]:
     """The outputs as the policy itself gives them, its action chosen as an agent chooses it."""
     observation = tf.nest.map_structure(tf.constant, batch)
-    outputs = _outputs(
-        policy, observation, lambda distribution: distributions.mode(policy.action_space, distribution)
-    )
+    outputs = _outputs(policy, observation, lambda distribution: distributions.mode(policy.action_space, distribution))
     expected = {name: output.numpy() for name, output in outputs.items()}
     if len(expected["action"]) == 0:
         raise ValueError("observations must hold at least one observation, to check the export on")
     for name, output in expected.items():
         if not np.isfinite(output).all():
-            raise RuntimeError(
-                f"the policy's {name!r} is not finite on the observations: its weights have diverged?"
-            )
+            raise RuntimeError(f"the policy's {name!r} is not finite on the observations: its weights have diverged?")
     return expected
 
 
@@ -410,9 +398,7 @@ def _observation(policy: PolicyModel, inputs: dict[str, tf.Tensor]) -> Any:
     return unflatten(space, [inputs[name] for name in _named_leaves(space)])
 
 
-def _write_and_run(
-    policy: PolicyModel, format: str, directory: pathlib.Path, batch: Any
-) -> dict[str, np.ndarray]:
+def _write_and_run(policy: PolicyModel, format: str, directory: pathlib.Path, batch: Any) -> dict[str, np.ndarray]:
     """The outputs of what was written, read back."""
     inputs = _named_inputs(policy.observation_space, batch)
     try:
@@ -483,9 +469,7 @@ WRITERS = {"saved_model": _write_saved_model, "litert": _write_litert, "onnx": _
 READERS = {"saved_model": _read_saved_model, "litert": _read_litert, "onnx": _read_onnx}
 
 
-def _check_same(
-    action_space: spaces.Space, expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]
-) -> None:
+def _check_same(action_space: spaces.Space, expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]) -> None:
     for name, wanted in expected.items():
         got = actual[name]
         may_differ = name == "action" and "probabilities" in expected

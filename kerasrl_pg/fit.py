@@ -16,10 +16,10 @@ from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent, load_agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.atari import AtariProtocol
-from kerasrl_pg.envs.make import DEFAULT_NUM_ENVS, Environment, EnvLike, make_env
+from kerasrl_pg.envs.make import Environment, EnvLike, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
-from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
+from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
 from kerasrl_pg.presets import DEFAULTS, PRESETS, Preset, Settings
 from kerasrl_pg.training.callbacks import Checkpoint, Progress
 from kerasrl_pg.training.engines import GraphEngine, VectorEngine, uses_xla
@@ -205,9 +205,7 @@ def _new_agent(
         # A fresh optimizer of the same settings, made under the strategy's scope.
         optimizer = type(optimizer).from_config(optimizer.get_config())
         optimizer.build(model.trainable_variables)
-    return Agent(
-        settings.algorithm, model, optimizer, *spaces, environment=environment, seed=seed, strategy=strategy
-    )
+    return Agent(settings.algorithm, model, optimizer, *spaces, environment=environment, seed=seed, strategy=strategy)
 
 
 def _own_model(model: Any, spaces: tuple, seed: int, strategy: tf.distribute.Strategy | None) -> keras.Model:

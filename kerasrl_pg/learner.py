@@ -50,7 +50,12 @@ class Learner:
         strategy: a `tf.distribute` strategy under whose scope model and optimizer were made; None for one device.
     """
 
-    def __init__(self, policy: Any, optimizer: keras.optimizers.Optimizer, strategy: tf.distribute.Strategy | None = None):
+    def __init__(
+        self,
+        policy: Any,
+        optimizer: keras.optimizers.Optimizer,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
         self.policy = policy
         self.optimizer = optimizer
         self.strategy = strategy
@@ -120,7 +125,9 @@ class Learner:
             def own_step(own, own_order):
                 chosen = own_order[minibatch]  # [B]
                 return self._step(
-                    loss, tf.nest.map_structure(lambda x: tf.gather(x, chosen), _flatten_time(own)), max_gradient_norm
+                    loss,
+                    tf.nest.map_structure(lambda x: tf.gather(x, chosen), _flatten_time(own)),
+                    max_gradient_norm,
                 )
 
             metrics = self._mean(self._run(own_step, batch, order))
@@ -223,7 +230,9 @@ class Learner:
         own = tensor.shape[1] // self._local_replicas
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group % self._local_replicas
         return tf.slice(
-            tensor, [0, replica * own] + [0] * (tensor.shape.rank - 2), [-1, own] + [-1] * (tensor.shape.rank - 2)
+            tensor,
+            [0, replica * own] + [0] * (tensor.shape.rank - 2),
+            [-1, own] + [-1] * (tensor.shape.rank - 2),
         )
 
     def _update_moments(self, layer: Any, values_of: Callable, batch: Any) -> None:

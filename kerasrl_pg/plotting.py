@@ -18,9 +18,7 @@ CURVE = "#1f4e79"
 THRESHOLD = "#b5482a"
 
 
-def plot_history(
-    runs: Any | Sequence[Any], path: str | os.PathLike | None = None, *, window: int = WINDOW
-) -> Figure:
+def plot_history(runs: Any | Sequence[Any], path: str | os.PathLike | None = None, *, window: int = WINDOW) -> Figure:
     """Episode returns against environment steps: one run, or several seeds with mean ± standard deviation.
 
     One run shows every episode as a dot and the mean of the last `window` episodes as a line. Several runs

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg.algorithms import A2C, PPO, PolicyGradient, Reinforce
-from kerasrl_pg.models import actor_critic, default_model, mlp_trunk, nature_conv_trunk
+from kerasrl_pg.models import actor_critic, default_model, nature_conv_trunk
 
 ModelBuilder = Callable[..., keras.Model]
 """`build(observation_space, action_space, seed=...) -> keras.Model`."""
@@ -73,9 +73,7 @@ def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimize
 
 
 def _cartpole_ppo(steps: int, num_envs: int) -> Settings:
-    algorithm = PPO(
-        rollout_length=32, epochs=20, num_minibatches=1, discount=0.98, gae_lambda=0.8, entropy_coef=0.0
-    )
+    algorithm = PPO(rollout_length=32, epochs=20, num_minibatches=1, discount=0.98, gae_lambda=0.8, entropy_coef=0.0)
     annealed = dataclasses.replace(algorithm, clip_epsilon=linear_to_zero(0.2, steps, num_envs, algorithm))
     return Settings(algorithm=annealed, optimizer=adam(linear_to_zero(1e-3, steps, num_envs, algorithm)))
 
@@ -86,7 +84,9 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
     )
     annealed = dataclasses.replace(algorithm, clip_epsilon=linear_to_zero(0.1, steps, num_envs, algorithm))
     return Settings(
-        algorithm=annealed, optimizer=adam(linear_to_zero(2.5e-4, steps, num_envs, algorithm)), mixed_precision="auto"
+        algorithm=annealed,
+        optimizer=adam(linear_to_zero(2.5e-4, steps, num_envs, algorithm)),
+        mixed_precision="auto",
     )
 
 

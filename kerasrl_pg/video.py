@@ -158,9 +158,7 @@ def _frames_of_own_environment(
     return _frames(agent, env, episodes, seed), env.metadata.get("render_fps")
 
 
-def _atari_frames(
-    agent: Any, env_id: str, protocol: AtariProtocol, episodes: int, seed: int
-) -> Iterator[np.ndarray]:
+def _atari_frames(agent: Any, env_id: str, protocol: AtariProtocol, episodes: int, seed: int) -> Iterator[np.ndarray]:
     """The screen in colour, while the agent sees what it saw in training.
 
     ale-py's vector environment shows one or the other. So the same game runs twice, with the same actions and
@@ -209,9 +207,7 @@ def _open_writer(path: pathlib.Path, fps: float) -> Any:
         # Browsers slow frames of less than 20 milliseconds down to a tenth of a second.
         return imageio.get_writer(path, duration=max(20.0, 1000 / fps), loop=0)
     # yuv420p is what every browser plays; it needs an even width and height.
-    return imageio.get_writer(
-        path, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2, quality=8
-    )
+    return imageio.get_writer(path, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2, quality=8)
 
 
 def _resize(frame: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

@@ -86,9 +86,7 @@ def test_parts_with_different_batch_sizes_are_refused():
         as_batch(pair, (0, [0, 1, 2]))
 
 
-@pytest.mark.parametrize(
-    "observation", [{"camera": 0}, {"camera": 0, "goal": (0, 0), "more": 0}, (0, 0), 1.0]
-)
+@pytest.mark.parametrize("observation", [{"camera": 0}, {"camera": 0, "goal": (0, 0), "more": 0}, (0, 0), 1.0])
 def test_another_structure_is_refused(observation):
     with pytest.raises(ValueError, match=r"is a dict of \['camera', 'goal'\]; got a"):
         as_batch(NESTED, observation)
@@ -116,9 +114,7 @@ LEAVES = st.one_of(
         st.sampled_from([np.int32, np.int64]),
     ),
     st.builds(
-        lambda nvec, start, dtype: spaces.MultiDiscrete(
-            nvec, start=np.full(np.shape(nvec), start), dtype=dtype
-        ),
+        lambda nvec, start, dtype: spaces.MultiDiscrete(nvec, start=np.full(np.shape(nvec), start), dtype=dtype),
         st.sampled_from([[3], [2, 5], [[1, 2], [3, 4]]]),
         st.integers(-3, 3),
         st.sampled_from([np.int32, np.int64]),

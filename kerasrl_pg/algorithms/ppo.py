@@ -128,5 +128,9 @@ class PPO:
         return metrics["approx_kl"] > 1.5 * self.target_kl
 
     def _move_learning_rate(self, learner, approx_kl: tf.Tensor) -> None:
-        factor = tf.where(approx_kl > 2.0 * self.adaptive_kl, 1 / 1.5, tf.where(approx_kl < 0.5 * self.adaptive_kl, 1.5, 1.0))
+        factor = tf.where(
+            approx_kl > 2.0 * self.adaptive_kl,
+            1 / 1.5,
+            tf.where(approx_kl < 0.5 * self.adaptive_kl, 1.5, 1.0),
+        )
         learner.scale_learning_rate(factor, lowest=1e-6, highest=1e-2)

@@ -58,9 +58,7 @@ class Reinforce:
             discount=self.discount,
         )
         weight = tf.cast(rollout.valid, tf.float32)
-        return Batch(
-            rollout.observation, rollout.action, rollout.log_prob, rollout.value, returns, returns, weight
-        )
+        return Batch(rollout.observation, rollout.action, rollout.log_prob, rollout.value, returns, returns, weight)
 
     def loss(self, policy, batch: Batch) -> tuple[tf.Tensor, Metrics]:
         """-E[log π · G] - entropy_coef · E[H], means over steps."""

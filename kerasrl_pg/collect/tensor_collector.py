@@ -76,11 +76,11 @@ class TensorCollector:
             return t + 1, next_carry, alive & ~ended if self.whole_episodes else alive, arrays
 
         row_spec = self._row_spec(carry)
-        arrays = [
-            tf.TensorArray(spec.dtype, length, element_shape=spec.shape) for spec in tf.nest.flatten(row_spec)
-        ]
+        arrays = [tf.TensorArray(spec.dtype, length, element_shape=spec.shape) for spec in tf.nest.flatten(row_spec)]
         _, carry, _, arrays = tf.while_loop(
-            lambda t, _carry, alive, _arrays: (t < length) & tf.reduce_any(alive), step, (0, carry, alive, arrays)
+            lambda t, _carry, alive, _arrays: (t < length) & tf.reduce_any(alive),
+            step,
+            (0, carry, alive, arrays),
         )
         rows = tf.nest.pack_sequence_as(row_spec, [array.stack() for array in arrays])  # [T, N, ...]
         return carry, *self._assemble(rows, carry, value)
@@ -96,7 +96,9 @@ class TensorCollector:
         else:
             # Most steps truncate nothing, and the critic's forward pass is then not run.
             final_value = tf.cond(
-                tf.reduce_any(bootstrap), lambda: value(step.final_observation), lambda: tf.zeros_like(step.reward)
+                tf.reduce_any(bootstrap),
+                lambda: value(step.final_observation),
+                lambda: tf.zeros_like(step.reward),
             )
         episode_return = carry.episode_return + step.reward
         episode_length = carry.episode_length + 1

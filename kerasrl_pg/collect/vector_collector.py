@@ -46,7 +46,9 @@ class VectorCollector:
         rows: list[Rollout] = []
         ends: list[Episodes] = []
         alive = np.ones(self.environment.num_envs, bool)  # [N]
-        seeds = np.random.default_rng(seed.numpy().view(np.uint32))  # one for each step: cheaper on the host than in a graph
+        seeds = np.random.default_rng(
+            seed.numpy().view(np.uint32)
+        )  # one for each step: cheaper on the host than in a graph
         while alive.any() and len(rows) != self.rollout_length:
             row, end = self._step(seeds.integers(2**31, size=2, dtype=np.int32), alive)
             rows.append(row)
@@ -64,9 +66,7 @@ class VectorCollector:
     def _step(self, seed: np.ndarray, alive: np.ndarray) -> tuple[Rollout, Episodes]:
         started = time.perf_counter()
         observation = self._observation
-        action, env_action, log_prob, value = (
-            x.numpy() for x in self._act(_tensors(observation), tf.constant(seed))
-        )
+        action, env_action, log_prob, value = (x.numpy() for x in self._act(_tensors(observation), tf.constant(seed)))
         acted = time.perf_counter()
         step, valid = self.environment.step(env_action)
         stepped = time.perf_counter()
@@ -81,7 +81,15 @@ class VectorCollector:
         self._episode_return += np.where(valid, step.reward, 0.0)
         self._episode_length += valid
         row = Rollout(
-            observation, action, log_prob, value, step.reward, step.terminated, step.truncated, final_value, valid & alive
+            observation,
+            action,
+            log_prob,
+            value,
+            step.reward,
+            step.terminated,
+            step.truncated,
+            final_value,
+            valid & alive,
         )
         end = Episodes(ended & alive, self._episode_return.astype(np.float32), self._episode_length.copy())
         self._episode_return[ended] = 0

@@ -74,12 +74,8 @@ def dynamics(state: AcrobotState, action: tf.Tensor) -> tuple[AcrobotState, tf.T
     next_state = AcrobotState(
         angle_1=_wrap(angle_1),
         angle_2=_wrap(angle_2),
-        angular_velocity_1=tf.clip_by_value(
-            angular_velocity_1, -ANGULAR_VELOCITY_LIMIT_1, ANGULAR_VELOCITY_LIMIT_1
-        ),
-        angular_velocity_2=tf.clip_by_value(
-            angular_velocity_2, -ANGULAR_VELOCITY_LIMIT_2, ANGULAR_VELOCITY_LIMIT_2
-        ),
+        angular_velocity_1=tf.clip_by_value(angular_velocity_1, -ANGULAR_VELOCITY_LIMIT_1, ANGULAR_VELOCITY_LIMIT_1),
+        angular_velocity_2=tf.clip_by_value(angular_velocity_2, -ANGULAR_VELOCITY_LIMIT_2, ANGULAR_VELOCITY_LIMIT_2),
         elapsed=state.elapsed + 1,
     )
     height = -tf.cos(next_state.angle_1) - tf.cos(next_state.angle_1 + next_state.angle_2)
@@ -160,9 +156,7 @@ def _derivative(y: _Vector, torque: tf.Tensor) -> _Vector:
         + phi2
     )
     ratio = d2 / d1
-    acceleration_2 = (torque + ratio * phi1 - coupling * tf.square(velocity_1) * sin_2 - phi2) / (
-        moment - d2 * ratio
-    )
+    acceleration_2 = (torque + ratio * phi1 - coupling * tf.square(velocity_1) * sin_2 - phi2) / (moment - d2 * ratio)
     acceleration_1 = -ratio * acceleration_2 - phi1 / d1
     return velocity_1, velocity_2, acceleration_1, acceleration_2
 

@@ -175,7 +175,9 @@ def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environm
     first.close()
     adapt = lambda count: VectorAdapter(_same_step([make] * count))  # noqa: E731
     return Environment(
-        lambda: adapt(num_envs), lambda episodes: adapt(min(episodes, MOST_EVALUATION_ENVS["python"])), **facts
+        lambda: adapt(num_envs),
+        lambda episodes: adapt(min(episodes, MOST_EVALUATION_ENVS["python"])),
+        **facts,
     )
 
 
@@ -183,9 +185,13 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
     if num_envs not in (None, env.num_envs):
         raise ValueError(f"num_envs must be that of the TensorEnv ({env.num_envs}), got {num_envs}")
     if env.gymnasium_id in GRAPH_ENVIRONMENTS:
-        return dataclasses.replace(_from_id(env.gymnasium_id, env.num_envs, True, AtariProtocol()), make_training=lambda: env)
+        return dataclasses.replace(
+            _from_id(env.gymnasium_id, env.num_envs, True, AtariProtocol()), make_training=lambda: env
+        )
     return Environment(
-        lambda: env, lambda _episodes: VectorAdapter(TensorVectorEnv(env)), max_episode_steps=env.max_episode_steps
+        lambda: env,
+        lambda _episodes: VectorAdapter(TensorVectorEnv(env)),
+        max_episode_steps=env.max_episode_steps,
     )
 
 
@@ -203,5 +209,13 @@ def _facts(spec: Any) -> dict[str, Any]:
 
 
 def _is_tensor_env(env: Any) -> bool:
-    names = ("observation_space", "action_space", "num_envs", "max_episode_steps", "gymnasium_id", "reset", "step")
+    names = (
+        "observation_space",
+        "action_space",
+        "num_envs",
+        "max_episode_steps",
+        "gymnasium_id",
+        "reset",
+        "step",
+    )
     return not isinstance(env, type) and all(hasattr(env, name) for name in names)

@@ -58,9 +58,7 @@ def dynamics(state: MountainCarState, action: tf.Tensor) -> tuple[MountainCarSta
     return next_state, -tf.ones_like(next_state.position), _at_goal(next_state, GOAL_POSITION)
 
 
-def continuous_dynamics(
-    state: MountainCarState, action: tf.Tensor
-) -> tuple[MountainCarState, tf.Tensor, tf.Tensor]:
+def continuous_dynamics(state: MountainCarState, action: tf.Tensor) -> tuple[MountainCarState, tf.Tensor, tf.Tensor]:
     """One step of the continuous car, without time limit or reset.
 
     v ← clip(v + 0.0015 clip(a, -1, 1) - 0.0025 cos 3x),  x ← clip(x + v),  r = 100 [goal] - 0.1 a²
@@ -123,9 +121,7 @@ class MountainCar:
         state = _initial_state(self.num_envs, seed)
         return state, _observe(state)
 
-    def step(
-        self, state: MountainCarState, action: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[MountainCarState, Step]:
+    def step(self, state: MountainCarState, action: tf.Tensor, seed: tf.Tensor) -> tuple[MountainCarState, Step]:
         """Step N environments by `action` [N] int; those that ended restart. Returns `(state, Step)`."""
         action = validate_action(action, self.action_space, self.num_envs)
         state, reward, terminated = dynamics(state, action)
@@ -174,9 +170,7 @@ class MountainCarContinuous:
         state = _initial_state(self.num_envs, seed)
         return state, _observe(state)
 
-    def step(
-        self, state: MountainCarState, action: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[MountainCarState, Step]:
+    def step(self, state: MountainCarState, action: tf.Tensor, seed: tf.Tensor) -> tuple[MountainCarState, Step]:
         """Step N environments by `action` [N, 1] float; those that ended restart. Returns `(state, Step)`."""
         action = validate_action(action, self.action_space, self.num_envs)
         state, reward, terminated = continuous_dynamics(state, action)

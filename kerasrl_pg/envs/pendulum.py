@@ -95,9 +95,7 @@ class Pendulum:
     def __init__(self, num_envs: int):
         high = np.array([1, 1, ANGULAR_VELOCITY_LIMIT], np.float32)
         self.observation_space: gymnasium.Space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
-        self.action_space: gymnasium.Space = gymnasium.spaces.Box(
-            -TORQUE_LIMIT, TORQUE_LIMIT, (1,), np.float32
-        )
+        self.action_space: gymnasium.Space = gymnasium.spaces.Box(-TORQUE_LIMIT, TORQUE_LIMIT, (1,), np.float32)
         self.num_envs = validate_num_envs(num_envs)
         self.max_episode_steps: int | None = 200
         self.gymnasium_id: str | None = "Pendulum-v1"

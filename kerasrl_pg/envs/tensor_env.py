@@ -300,9 +300,7 @@ def _check_compiled(env: TensorEnv, trajectory: list[_Moment], actions: list[Any
             result = compiled(moment.state, action, _step_seed(index + 1))
         except Exception as error:  # whatever TensorFlow raises, the reader needs to know at which stage
             raise ValueError(f"step does not run {how}: {error}") from error
-        _check_equal(
-            (moment.next_state, moment.step), result, f"a step run eagerly and one {how}", tolerance=1e-3
-        )
+        _check_equal((moment.next_state, moment.step), result, f"a step run eagerly and one {how}", tolerance=1e-3)
 
 
 def _check_equal(first: Any, second: Any, what: str, tolerance: float) -> None:

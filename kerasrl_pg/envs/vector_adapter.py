@@ -103,14 +103,10 @@ class VectorAdapter:
         final = info["final_obs"]
         if isinstance(final, np.ndarray) and final.dtype != object:  # dense, as ale-py has it
             rows = self._stored(final)
-            return tf.nest.map_structure(
-                lambda new, old: np.where(_column(ended, new), new, old), rows, observation
-            )
+            return tf.nest.map_structure(lambda new, old: np.where(_column(ended, new), new, old), rows, observation)
         whole = tf.nest.map_structure(np.copy, observation)
         for index in np.flatnonzero(ended):
-            for target, row in zip(
-                tf.nest.flatten(whole), tf.nest.flatten(_as_structure(final[index])), strict=True
-            ):
+            for target, row in zip(tf.nest.flatten(whole), tf.nest.flatten(_as_structure(final[index])), strict=True):
                 target[index] = row
         return whole
 

@@ -61,7 +61,10 @@ def actor_critic(
     critic_features = features if critic_trunk is None else _features(critic_trunk, encoded)
     policy = _policy_head(features, action_space, policy_seed)
     value = keras.layers.Dense(
-        1, kernel_initializer=keras.initializers.Orthogonal(1.0, seed=value_seed), dtype="float32", name="value_head"
+        1,
+        kernel_initializer=keras.initializers.Orthogonal(1.0, seed=value_seed),
+        dtype="float32",
+        name="value_head",
     )(critic_features)
     if normalize_value:
         value = ValueDenormalizer(dtype="float32", name="value")(value)
@@ -241,7 +244,8 @@ def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
 def _output_spec(model: keras.Model, observation_space: spaces.Space):
     """Shapes of the outputs for a batch of 2; of a functional model without calling it."""
     inputs = preprocessing.map_space(
-        lambda leaf: keras.KerasTensor((2, *leaf.shape), preprocessing.tensor_dtype(leaf).name), observation_space
+        lambda leaf: keras.KerasTensor((2, *leaf.shape), preprocessing.tensor_dtype(leaf).name),
+        observation_space,
     )
     output = getattr(model, "output", None)  # None until a model is built
     if isinstance(output, keras.KerasTensor):

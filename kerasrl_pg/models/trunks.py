@@ -35,7 +35,9 @@ def mlp_trunk(
     return keras.Sequential(layers)
 
 
-def nature_conv_trunk(*, activation: str = "relu", features: int = 512, width: float = 1.0, seed: int = 0) -> keras.Model:
+def nature_conv_trunk(
+    *, activation: str = "relu", features: int = 512, width: float = 1.0, seed: int = 0
+) -> keras.Model:
     """The convolutional network of Mnih et al. 2015 (Nature 518, Methods): 32·8·4, 64·4·2, 64·3·1, dense 512.
 
     Args:
@@ -68,9 +70,7 @@ def small_conv_trunk(*, activation: str = "relu", features: int = 128, seed: int
 def _conv_trunk(channels, kernels, strides, activation, features, seed) -> keras.Model:
     seeds = seeding.integers(seed, len(channels) + 1)
     layers: list[keras.Layer] = [
-        keras.layers.Conv2D(
-            count, kernel, stride, activation=activation, kernel_initializer=_orthogonal(layer_seed)
-        )
+        keras.layers.Conv2D(count, kernel, stride, activation=activation, kernel_initializer=_orthogonal(layer_seed))
         for count, kernel, stride, layer_seed in zip(channels, kernels, strides, seeds[:-1], strict=True)
     ]
     layers += [

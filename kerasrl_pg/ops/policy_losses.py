@@ -13,9 +13,7 @@ from kerasrl_pg.ops.distributions import tfd
 from kerasrl_pg.ops.statistics import weighted_mean
 
 
-def policy_gradient_loss(
-    log_prob: tf.Tensor, advantage: tf.Tensor, weight: tf.Tensor | None = None
-) -> tf.Tensor:
+def policy_gradient_loss(log_prob: tf.Tensor, advantage: tf.Tensor, weight: tf.Tensor | None = None) -> tf.Tensor:
     """The loss whose gradient is the policy gradient: -E[log π(a|s) · A].
 
     Williams 1992, eq. 11; Sutton et al. 2000, theorem 1. Gradient flows to `log_prob` only.
@@ -73,9 +71,7 @@ def clipped_surrogate_loss(
         -1.1
     """
     positive(clip_epsilon=clip_epsilon)
-    log_prob, old_log_prob, advantage = same_shape(
-        log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage
-    )
+    log_prob, old_log_prob, advantage = same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
     advantage = tf.stop_gradient(advantage)
     ratio = tf.exp(log_prob - tf.stop_gradient(old_log_prob))
     clipped_ratio = tf.clip_by_value(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon)
@@ -129,13 +125,15 @@ def approx_kl(log_prob: tf.Tensor, old_log_prob: tf.Tensor, weight: tf.Tensor | 
     """
     log_prob, old_log_prob = same_shape(log_prob=log_prob, old_log_prob=old_log_prob)
     log_ratio = log_prob - tf.stop_gradient(old_log_prob)
-    return weighted_mean(
-        tf.math.expm1(log_ratio) - log_ratio, weight
-    )  # scalar; expm1 keeps small ratios' digits
+    return weighted_mean(tf.math.expm1(log_ratio) - log_ratio, weight)  # scalar; expm1 keeps small ratios' digits
 
 
 def clip_fraction(
-    log_prob: tf.Tensor, old_log_prob: tf.Tensor, *, clip_epsilon: float | tf.Tensor, weight: tf.Tensor | None = None
+    log_prob: tf.Tensor,
+    old_log_prob: tf.Tensor,
+    *,
+    clip_epsilon: float | tf.Tensor,
+    weight: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Share of samples whose ratio has left the clip: E[|r - 1| > ε], r = π(a|s) / π_old(a|s).
 

@@ -51,9 +51,7 @@ def discounted_returns(
     has_rank(2, reward=reward)
     alive, unbroken = _alive_and_unbroken(terminated, truncated, reward.dtype)
     follows = _cut_at_the_end(unbroken)
-    bootstrap = (
-        discount * (alive - follows) * next_value
-    )  # where the episode goes on, but not in this segment
+    bootstrap = discount * (alive - follows) * next_value  # where the episode goes on, but not in this segment
     return tf.stop_gradient(_sum_backwards(reward + bootstrap, discount * follows))
 
 
@@ -207,9 +205,7 @@ def advantage_batch(rollout: Rollout, *, discount: float, gae_lambda: float) -> 
     )
 
 
-def explained_variance(
-    value: tf.Tensor, value_target: tf.Tensor, weight: tf.Tensor | None = None
-) -> tf.Tensor:
+def explained_variance(value: tf.Tensor, value_target: tf.Tensor, weight: tf.Tensor | None = None) -> tf.Tensor:
     """How much of the targets' variance the values account for: 1 - Var[target - value] / Var[target].
 
     1 is perfect, 0 no better than a constant, negative worse than a constant; 0 by definition if the targets
@@ -237,9 +233,7 @@ def explained_variance(
     return tf.stop_gradient(explained)
 
 
-def _alive_and_unbroken(
-    terminated: tf.Tensor, truncated: tf.Tensor, dtype: tf.DType
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _alive_and_unbroken(terminated: tf.Tensor, truncated: tf.Tensor, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
     alive = 1.0 - tf.cast(terminated, dtype)  # V(s') counts unless the task ended
     unbroken = alive * (1.0 - tf.cast(truncated, dtype))  # the next row belongs to the same episode
     return alive, unbroken

@@ -153,9 +153,7 @@ def merge_moments(
     delta = batch_mean - mean
     merged_mean = mean + fraction * delta
     merged_variance = (
-        (1.0 - fraction) * variance
-        + fraction * batch_variance
-        + fraction * (1.0 - fraction) * tf.square(delta)
+        (1.0 - fraction) * variance + fraction * batch_variance + fraction * (1.0 - fraction) * tf.square(delta)
     )
     return merged_mean, merged_variance, total
 

@@ -197,9 +197,7 @@ def double_q_target(
     return _one_step_target(reward, terminated, _of_action(next_q_target, best_action), discount)
 
 
-def _one_step_target(
-    reward: tf.Tensor, terminated: tf.Tensor, next_value: tf.Tensor, discount: float
-) -> tf.Tensor:
+def _one_step_target(reward: tf.Tensor, terminated: tf.Tensor, next_value: tf.Tensor, discount: float) -> tf.Tensor:
     reward, next_value = same_shape(reward=reward, next_value=next_value)
     return tf.stop_gradient(reward + discount * (1.0 - tf.cast(terminated, reward.dtype)) * next_value)
 

@@ -19,7 +19,6 @@ from kerasrl_pg.learner import MOST_METRICS, layers_of, pack_metrics, unpack_met
 from kerasrl_pg.spaces import map_space, tensor_dtype
 from kerasrl_pg.types import Episodes, Metrics, PolicyAct, PolicyValue, Rollout, TensorEnv
 
-
 SEED = tf.TensorSpec([2], tf.int32)
 
 
@@ -90,7 +89,9 @@ class GraphEngine:
             )
 
         _, carry, metrics, steps, episodes = tf.while_loop(
-            lambda i, *_: i < updates, one, (0, carry, array(tf.float32, [MOST_METRICS]), array(tf.int32, []), episodes)
+            lambda i, *_: i < updates,
+            one,
+            (0, carry, array(tf.float32, [MOST_METRICS]), array(tf.int32, []), episodes),
         )
         return carry, metrics.stack(), steps.stack(), Episodes(*(a.stack() for a in episodes))
 
@@ -189,7 +190,8 @@ def _rollout_spec(agent: Agent, length: int | None, num_envs: int) -> Rollout:
     action = ops.action_spec(agent.action_space, num_envs)
     return Rollout(
         observation=map_space(
-            lambda leaf: tf.TensorSpec([length, num_envs, *leaf.shape], tensor_dtype(leaf)), agent.observation_space
+            lambda leaf: tf.TensorSpec([length, num_envs, *leaf.shape], tensor_dtype(leaf)),
+            agent.observation_space,
         ),
         action=tf.TensorSpec([length, *action.shape], action.dtype),
         log_prob=spec(tf.float32),

@@ -190,9 +190,7 @@ JUST_BEFORE_SUCCESS_OR_FAILURE: dict[str, tuple[Any, Any]] = {
 def test_an_episode_that_ends_at_the_time_limit_is_terminated_and_truncated(gymnasium_id):
     physics, action = JUST_BEFORE_SUCCESS_OR_FAILURE[gymnasium_id]
     env: Any = GRAPH_ENVIRONMENTS[gymnasium_id](1)
-    state = STATES[gymnasium_id](
-        *(tf.constant([x]) for x in physics), elapsed=tf.constant([env.max_episode_steps - 1])
-    )
+    state = STATES[gymnasium_id](*(tf.constant([x]) for x in physics), elapsed=tf.constant([env.max_episode_steps - 1]))
     state, step = env.step(state, tf.constant([action]), make_seed(0))
 
     original: Any = gymnasium.make(gymnasium_id, max_episode_steps=1, disable_env_checker=True)
@@ -307,8 +305,7 @@ def test_eager_graph_and_xla_agree(gymnasium_id):
 def test_same_seed_same_trajectory_and_another_seed_another(gymnasium_id):
     steps = 250
     first, again, other = (
-        np.stack([moment.step.observation for moment in play(gymnasium_id, steps, seed=seed)])
-        for seed in (0, 0, 7)
+        np.stack([moment.step.observation for moment in play(gymnasium_id, steps, seed=seed)]) for seed in (0, 0, 7)
     )  # [T, N, D] each
     np.testing.assert_array_equal(first, again)
     assert not np.any(np.all(first[0] == other[0], axis=-1))

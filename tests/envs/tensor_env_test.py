@@ -50,9 +50,7 @@ def step_but(change: Callable[[Any, Step], Any]) -> Callable:
 
 def replace(**fields: Callable[[tf.Tensor], Any]) -> Callable:
     """A step in which the named fields of `Step` are functions of what they should be."""
-    return step_but(
-        lambda state, step: (state, step._replace(**{k: f(getattr(step, k)) for k, f in fields.items()}))
-    )
+    return step_but(lambda state, step: (state, step._replace(**{k: f(getattr(step, k)) for k, f in fields.items()})))
 
 
 def test_the_checker_accepts_a_correct_environment():

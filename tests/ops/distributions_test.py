@@ -89,9 +89,7 @@ def test_the_mean_surprise_of_samples_is_the_entropy(action_space):
     parameters = tf.repeat(random_parameters(action_space, batch=1, scale=1.0), 20_000, axis=0)
     policy = ops.action_distribution(action_space, parameters)
     surprise = -policy.log_prob(policy.sample(seed=SEED)).numpy()
-    np.testing.assert_allclose(
-        surprise.mean(), policy.entropy()[0], atol=5 * surprise.std() / 20_000**0.5 + 1e-5
-    )
+    np.testing.assert_allclose(surprise.mean(), policy.entropy()[0], atol=5 * surprise.std() / 20_000**0.5 + 1e-5)
 
 
 def test_the_mode_is_the_likeliest_action(variant, action_space):
@@ -138,9 +136,7 @@ def test_multi_discrete_equals_one_categorical_per_choice(variant, nvec):
         return policy.log_prob(action), policy.entropy()
 
     def separate(parameters):
-        choices = [
-            tfd.Categorical(logits=logits) for logits in tf.split(parameters, space.nvec.ravel(), axis=-1)
-        ]
+        choices = [tfd.Categorical(logits=logits) for logits in tf.split(parameters, space.nvec.ravel(), axis=-1)]
         log_probs = [choice.log_prob(action[:, k]) for k, choice in enumerate(choices)]
         return sum(log_probs), sum(choice.entropy() for choice in choices)
 
@@ -209,9 +205,7 @@ def test_a_dimension_that_is_not_bounded_on_both_sides_keeps_its_unit(variant):
 
 def test_probabilities_are_float32_for_a_model_in_bfloat16(variant):
     logits = tf.constant([[0.1, 0.2, 0.3]], tf.bfloat16)
-    probability = variant(
-        lambda x: tf.exp(ops.action_distribution(spaces.Discrete(3), x).log_prob([[0], [1], [2]]))
-    )
+    probability = variant(lambda x: tf.exp(ops.action_distribution(spaces.Discrete(3), x).log_prob([[0], [1], [2]])))
     np.testing.assert_allclose(tf.reduce_sum(probability(logits)), 1.0, rtol=1e-6)
 
 
@@ -231,7 +225,5 @@ def test_other_spaces_are_named_with_what_is_supported(space):
 
 
 def test_a_head_of_the_wrong_size_is_an_error():
-    with pytest.raises(
-        ValueError, match=r"parameters must be \[B, 3\] for Discrete\(3\), got shape \(8, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"parameters must be \[B, 3\] for Discrete\(3\), got shape \(8, 4\)"):
         ops.action_distribution(spaces.Discrete(3), tf.zeros([8, 4]))

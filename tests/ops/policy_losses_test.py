@@ -24,9 +24,7 @@ def test_policy_gradient_loss_by_hand(variant):
 
 def test_policy_gradient_loss_only_moves_log_prob(variant):
     log_prob, advantage, weight = tf.constant([-0.1, -2.0]), tf.constant([1.0, -3.0]), tf.constant([1.5, 0.5])
-    by_log_prob, by_advantage, by_weight = gradients(
-        variant(ops.policy_gradient_loss), log_prob, advantage, weight
-    )
+    by_log_prob, by_advantage, by_weight = gradients(variant(ops.policy_gradient_loss), log_prob, advantage, weight)
     np.testing.assert_allclose(by_log_prob, [-0.75, 0.75])  # -weight · advantage / B
     assert by_advantage is None
     assert by_weight is None
@@ -40,9 +38,7 @@ def test_clipped_surrogate_loss_by_hand(variant):
 
 def test_clipped_surrogate_loss_moves_only_samples_that_have_not_gone_far_enough(variant):
     loss = variant(
-        lambda log_prob, old, advantage: ops.clipped_surrogate_loss(
-            log_prob, old, advantage, clip_epsilon=0.2
-        )
+        lambda log_prob, old, advantage: ops.clipped_surrogate_loss(log_prob, old, advantage, clip_epsilon=0.2)
     )
     by_log_prob, by_old, by_advantage = gradients(loss, tf.math.log(RATIOS), OLD_LOG_PROB, ADVANTAGE)
     # Where the clip is in force, no gradient; elsewhere -r A / B, also for a sample that moved the wrong way.
@@ -53,9 +49,7 @@ def test_clipped_surrogate_loss_moves_only_samples_that_have_not_gone_far_enough
 
 def test_clipped_surrogate_loss_starts_as_the_policy_gradient(variant):
     log_prob, advantage = tf.constant([-0.1, -2.0]), tf.constant([1.0, -3.0])
-    surrogate = variant(
-        lambda log_prob: ops.clipped_surrogate_loss(log_prob, log_prob, advantage, clip_epsilon=0.2)
-    )
+    surrogate = variant(lambda log_prob: ops.clipped_surrogate_loss(log_prob, log_prob, advantage, clip_epsilon=0.2))
     plain = variant(lambda log_prob: ops.policy_gradient_loss(log_prob, advantage))
     np.testing.assert_allclose(*(gradients(loss, log_prob)[0] for loss in (surrogate, plain)))
 
@@ -121,9 +115,7 @@ def test_a_sample_without_weight_has_no_say(variant):
     weighted = variant(ops.clipped_surrogate_loss)(
         tf.math.log(RATIOS), OLD_LOG_PROB, ADVANTAGE, clip_epsilon=0.2, weight=weight
     )
-    without = ops.clipped_surrogate_loss(
-        tf.math.log(RATIOS[:3]), OLD_LOG_PROB[:3], ADVANTAGE[:3], clip_epsilon=0.2
-    )
+    without = ops.clipped_surrogate_loss(tf.math.log(RATIOS[:3]), OLD_LOG_PROB[:3], ADVANTAGE[:3], clip_epsilon=0.2)
     np.testing.assert_allclose(weighted, without, rtol=1e-6)
 
 
@@ -132,9 +124,7 @@ def test_the_order_of_samples_does_not_matter(variant):
     compiled = variant(ops.clipped_surrogate_loss)
     inputs = tf.math.log(RATIOS), OLD_LOG_PROB, ADVANTAGE
     shuffled = [tf.gather(x, order) for x in inputs]
-    np.testing.assert_allclose(
-        compiled(*inputs, clip_epsilon=0.2), compiled(*shuffled, clip_epsilon=0.2), rtol=1e-6
-    )
+    np.testing.assert_allclose(compiled(*inputs, clip_epsilon=0.2), compiled(*shuffled, clip_epsilon=0.2), rtol=1e-6)
 
 
 def test_a_stray_dimension_is_an_error_and_not_a_broadcast():

@@ -47,9 +47,7 @@ def test_gae_by_hand(variant):
     ones = tf.ones([3, 3])
     terminated = tf.constant([[False, False, False], [False, True, False], [False, False, False]])
     truncated = tf.constant([[False, False, False], [False, False, True], [False, False, False]])
-    advantage = variant(ops.gae)(
-        ones, 2 * ones, 4 * ones, terminated, truncated, discount=0.5, gae_lambda=0.5
-    )
+    advantage = variant(ops.gae)(ones, 2 * ones, 4 * ones, terminated, truncated, discount=0.5, gae_lambda=0.5)
     # δ = 1 + 2 - 2 = 1, or 1 - 2 = -1 where the task is over; the trace decays by 1/4, and stops at both.
     np.testing.assert_allclose(advantage, [[1.3125, 0.75, 1.25], [1.25, -1.0, 1.0], [1.0, 1.0, 1.0]])
 
@@ -73,9 +71,7 @@ def test_gae_with_lambda_1_is_the_return_minus_the_value(variant, segment):
     ended = (terminated | truncated).numpy()
     ended[-1] = True
     next_value = tf.where(ended, next_value, np.roll(value, -1, axis=0))
-    advantage = variant(ops.gae)(
-        reward, value, next_value, terminated, truncated, discount=DISCOUNT, gae_lambda=1.0
-    )
+    advantage = variant(ops.gae)(reward, value, next_value, terminated, truncated, discount=DISCOUNT, gae_lambda=1.0)
     returns = variant(ops.discounted_returns)(reward, terminated, truncated, next_value, discount=DISCOUNT)
     np.testing.assert_allclose(advantage + value, returns, rtol=1e-5, atol=1e-5)
 
@@ -106,9 +102,7 @@ def test_exact_values_leave_no_advantage_whatever_the_endings(seed, discount, ga
     )
     terminated = tf.constant(ends_the_task[state])
 
-    advantage = ops.gae(
-        reward, value, next_value, terminated, truncated, discount=discount, gae_lambda=gae_lambda
-    )
+    advantage = ops.gae(reward, value, next_value, terminated, truncated, discount=discount, gae_lambda=gae_lambda)
     np.testing.assert_allclose(advantage, np.zeros([T, N]), atol=2e-4)
     for returns in (
         ops.discounted_returns(reward, terminated, truncated, next_value, discount=discount),

@@ -47,9 +47,7 @@ def test_value_loss_only_moves_the_value(variant):
     ],
 )
 def test_clipped_value_loss_by_hand(variant, value, loss, gradient):
-    clipped = variant(
-        lambda value: ops.clipped_value_loss(value, tf.zeros([1]), tf.ones([1]), clip_epsilon=0.5)
-    )
+    clipped = variant(lambda value: ops.clipped_value_loss(value, tf.zeros([1]), tf.ones([1]), clip_epsilon=0.5))
     np.testing.assert_allclose(clipped(tf.constant([value])), loss)
     np.testing.assert_allclose(gradients(clipped, tf.constant([value]))[0], [gradient])
 
@@ -93,9 +91,7 @@ def test_td_error_by_hand(variant):
 
 
 def test_td_error_only_moves_the_q_of_the_action(variant):
-    error = variant(
-        lambda q, reward, next_q: ops.td_error(q, ACTION, reward, TERMINATED, next_q, discount=0.5)
-    )
+    error = variant(lambda q, reward, next_q: ops.td_error(q, ACTION, reward, TERMINATED, next_q, discount=0.5))
     by_q, by_reward, by_next_q = gradients(error, Q, REWARD, NEXT_Q)
     np.testing.assert_allclose(tf.convert_to_tensor(by_q), [[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
     assert by_reward is None
@@ -103,9 +99,7 @@ def test_td_error_only_moves_the_q_of_the_action(variant):
 
 
 def test_double_q_target_values_the_action_that_the_other_network_chooses(variant):
-    online = tf.constant(
-        [[0.0, 1.0, 9.0], [0.0, 1.0, 9.0]]
-    )  # chooses 2, which the target network values at 20
+    online = tf.constant([[0.0, 1.0, 9.0], [0.0, 1.0, 9.0]])  # chooses 2, which the target network values at 20
     target = variant(ops.double_q_target)(REWARD, TERMINATED, online, NEXT_Q, discount=0.5)
     np.testing.assert_allclose(target, [11.0, 1.0])
 
@@ -118,9 +112,7 @@ def test_double_q_target_of_one_network_is_the_target_of_q_learning(variant):
 
 
 def test_double_q_target_passes_no_gradient(variant):
-    target = variant(
-        lambda online, target: ops.double_q_target(REWARD, TERMINATED, online, target, discount=0.5)
-    )
+    target = variant(lambda online, target: ops.double_q_target(REWARD, TERMINATED, online, target, discount=0.5))
     assert gradients(target, Q, NEXT_Q) == (None, None)
 
 
