@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
-import tempfile
+import shutil
 from typing import Any
 
 import keras
@@ -63,6 +63,11 @@ class Agent:
         self.seed = seed
         self.strategy = strategy
         self.policy = PolicyModel(model, observation_space, action_space)
+        if hasattr(algorithm, "value_coef") and not self.policy.has_value:
+            raise ValueError(
+                f'{type(algorithm).__name__} learns values: the model must have an output "value" [B, 1]; '
+                f"{model.name!r} has none"
+            )
         self.learner = Learner(self.policy, optimizer, strategy)
         self.history = keras.callbacks.History()
         self.history.epoch = []
@@ -127,10 +132,10 @@ class Agent:
         made = self.environment if env is None else env if isinstance(env, Environment) else make_env(env)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
-        if not isinstance(episodes, int) or episodes < 1:
+        if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
             raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
         environment = made.make_evaluation(episodes)
-        self._check_spaces(environment)
+        self.check_spaces(environment)
         if not sample:
             return evaluate_policy(
                 lambda observation: self._greedy(observation).numpy(),
@@ -158,14 +163,18 @@ class Agent:
         path = pathlib.Path(path)
         if path.exists() and not (overwrite and (path / "agent.json").exists()):
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-            new = pathlib.Path(scratch) / "new"
-            new.mkdir()
-            self._write(new)
+        scratch = _scratch(path)
+        _put_back(path)
+        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
+        try:
+            (scratch / "new").mkdir(parents=True)
+            self._write(scratch / "new")
             if path.exists():
-                os.replace(path, pathlib.Path(scratch) / "old")
-            os.replace(new, path)
+                os.replace(path, scratch / "old")
+            os.replace(scratch / "new", path)
+        finally:
+            _put_back(path)
+            shutil.rmtree(scratch, ignore_errors=True)
         return path
 
     def export(self, path: str | os.PathLike, *, format: str = "saved_model") -> pathlib.Path:
@@ -213,7 +222,8 @@ class Agent:
 
         return greedy, sampled
 
-    def _check_spaces(self, environment: Any) -> None:
+    def check_spaces(self, environment: Any) -> None:
+        """Raise ValueError unless an environment has the agent's spaces."""
         for name in ("observation_space", "action_space"):
             if getattr(environment, name) != getattr(self, name):
                 raise ValueError(
@@ -225,7 +235,7 @@ class Agent:
         if self.environment is None:
             samples = [self.observation_space.sample() for _ in range(16)]
             return tf.nest.map_structure(
-                lambda *rows: np.stack(rows), *[as_batch(self.observation_space, s)[0] for s in samples]
+                lambda *rows: np.concatenate(rows), *[as_batch(self.observation_space, s)[0] for s in samples]
             )
         environment = self.environment.make_evaluation(8)
         observation = environment.reset(seed=self.seed)
@@ -243,12 +253,13 @@ class Agent:
             "epoch": list(self.history.epoch),
         }
         (directory / "agent.json").write_text(json.dumps(description, indent=1))
+        state: dict[str, Any] = {f"environment_{i}": leaf for i, leaf in enumerate(self.environment_state or [])}
         np.savez(
             directory / "training.npz",
             step=self.episodes.step,
             episode_return=self.episodes.episode_return,
             episode_length=self.episodes.episode_length,
-            **{f"environment_{i}": leaf for i, leaf in enumerate(self.environment_state or [])},
+            **state,
         )
 
 
@@ -271,7 +282,7 @@ def load_agent(
         FileNotFoundError: there is no saved agent at `path`.
         ValueError: its algorithm is not this package's and none was passed.
     """
-    directory = pathlib.Path(path)
+    directory = whole_agent(path)
     if not (directory / "agent.json").is_file():
         raise FileNotFoundError(f"no saved agent at {directory}: agent.json is missing")
     description = json.loads((directory / "agent.json").read_text())
@@ -304,9 +315,25 @@ def load_agent(
     return agent
 
 
+def whole_agent(path: str | os.PathLike) -> pathlib.Path:
+    """`path`, or where its agent lies if a process was killed just while it replaced it."""
+    path, old = pathlib.Path(path), _scratch(pathlib.Path(path)) / "old"
+    return old if old.exists() and not path.exists() else path
+
+
 def scope(strategy: tf.distribute.Strategy | None) -> Any:
     """The context in which variables of `strategy` are made; one that does nothing for None."""
     return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def _scratch(path: pathlib.Path) -> pathlib.Path:
+    """Where `Agent.save` writes, on the same file system as `path`."""
+    return path.parent / f".{path.name}.saving"
+
+
+def _put_back(path: pathlib.Path) -> None:
+    if whole_agent(path) != path:
+        os.replace(whole_agent(path), path)
 
 
 def _settings_to_json(algorithm: Any) -> dict[str, Any]:

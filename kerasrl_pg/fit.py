@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import seeding
-from kerasrl_pg.agent import Agent, load_agent, scope
+from kerasrl_pg.agent import Agent, load_agent, scope, whole_agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.atari import AtariProtocol
 from kerasrl_pg.envs.make import Environment, EnvLike, make_env
@@ -93,9 +94,11 @@ def fit_agent(
         >>> agent.steps, len(agent.history.history["episode_return"])
         (512, 2)
     """
-    _check_arguments(steps, steps_per_epoch, eval_episodes, verbose)
+    _check_numbers(steps, seed, eval_episodes, steps_per_epoch, stop_return, verbose)
+    _check_objects(callbacks, strategy)
     algorithm_name, preset = _find_preset(env, algorithm)
-    num_envs = num_envs or (preset.num_envs if preset else None)
+    if num_envs is None and preset is not None:
+        num_envs = preset.num_envs
     environment = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol)
     evaluation = environment if eval_env is None else make_env(eval_env, in_graph=False)
     training = environment.make_training()
@@ -105,7 +108,7 @@ def fit_agent(
             f"got {training.num_envs}"
         )
 
-    agent = _resumed(checkpoint, algorithm, environment, strategy)
+    agent = _resumed(checkpoint, algorithm, algorithm_name, environment, strategy)
     if isinstance(algorithm, Agent):
         steps += algorithm.steps
     if agent is None:
@@ -113,6 +116,7 @@ def fit_agent(
         agent = _new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
     elif model is not None or optimizer is not None:
         raise ValueError("model and optimizer are those of the agent that is trained further: leave them out")
+    agent.check_spaces(training)
 
     length = agent.algorithm.rollout_length
     updates = math.ceil(steps / (training.num_envs * length)) if length else EPOCHS
@@ -140,20 +144,38 @@ def fit_agent(
     return agent
 
 
-def _check_arguments(steps: int, steps_per_epoch: int | None, eval_episodes: int, verbose: int) -> None:
-    for name, value, least in (("steps", steps, 1), ("eval_episodes", eval_episodes, 0)):
+def _check_numbers(
+    steps: int,
+    seed: int,
+    eval_episodes: int,
+    steps_per_epoch: int | None,
+    stop_return: float | None,
+    verbose: int,
+) -> None:
+    for name, value, least in (("steps", steps, 1), ("seed", seed, 0), ("eval_episodes", eval_episodes, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     if steps_per_epoch is not None and (not isinstance(steps_per_epoch, int) or steps_per_epoch < 1):
         raise ValueError(f"steps_per_epoch must be a positive integer, got {steps_per_epoch!r}")
+    if stop_return is not None and (not isinstance(stop_return, numbers.Real) or math.isnan(stop_return)):
+        raise ValueError(f"stop_return must be a number or None, got {stop_return!r}")
     if verbose not in (0, 1, 2):
         raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+
+
+def _check_objects(callbacks: Any, strategy: Any) -> None:
+    is_list = isinstance(callbacks, list | tuple)
+    if not is_list or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
+        raise TypeError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}")
+    if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
+        raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
 
 
 def _find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None]:
     """The algorithm's name and the preset that `algorithm` means on `env`, where it is a name."""
     if not isinstance(algorithm, str):
-        if not callable(getattr(algorithm, "update", None)) and not isinstance(algorithm, Agent):
+        is_algorithm = callable(getattr(algorithm, "update", None)) and not isinstance(algorithm, type)
+        if not is_algorithm and not isinstance(algorithm, Agent):
             raise TypeError(f"algorithm must be a name, an algorithm such as PPO(), or an Agent, got {algorithm!r}")
         return None, None
     env_id = env if isinstance(env, str) else None
@@ -164,7 +186,7 @@ def _find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | Non
         return preset.algorithm, preset
     if algorithm not in ALGORITHMS:
         close = difflib.get_close_matches(algorithm, [*ALGORITHMS, *PRESETS], n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise ValueError(f"unknown algorithm {algorithm!r}{hint} Known: {', '.join(ALGORITHMS)}")
     found = [preset for preset in PRESETS.values() if (preset.env, preset.algorithm) == (env_id, algorithm)]
     return algorithm, found[0] if found else None
@@ -249,14 +271,18 @@ def _engine(
 def _resumed(
     checkpoint: str | os.PathLike | None,
     algorithm: Any,
+    algorithm_name: str | None,
     environment: Environment,
     strategy: tf.distribute.Strategy | None,
 ) -> Agent | None:
     """The agent to train further, from a checkpoint or handed in; None for a new one."""
-    path = None if checkpoint is None else pathlib.Path(checkpoint)
+    path = None if checkpoint is None else whole_agent(checkpoint)
     if path is not None and (path / "agent.json").exists():
         known = algorithm if hasattr(algorithm, "update") else None
         agent = load_agent(path, env=environment, algorithm=known, strategy=strategy)
+        if algorithm_name is not None and not isinstance(agent.algorithm, ALGORITHMS[algorithm_name]):
+            name = type(agent.algorithm).__name__
+            raise ValueError(f"checkpoint {path} holds an agent of {name}, not of {algorithm!r}: choose another path")
     elif path is not None and path.exists():
         raise FileExistsError(f"checkpoint {path} exists and is not a saved agent: choose another path")
     elif isinstance(algorithm, Agent):
@@ -267,6 +293,8 @@ def _resumed(
 
 
 def _evaluation(agent: Agent, environment: Environment, episodes: int, seed: int):
+    agent.check_spaces(environment.make_evaluation(episodes))
+
     def evaluate() -> dict[str, float]:
         result = agent.evaluate(episodes=episodes, seed=seed, env=environment)
         return {"eval_return": result.mean, "eval_length": float(result.lengths.mean())}

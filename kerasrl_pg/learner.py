@@ -248,10 +248,10 @@ class Learner:
 
         moments = self._mean(self._run(own_moments, batch))
         samples = self._mean(self._run(lambda own: {"count": tf.reduce_sum(values_of(own)[1])}, batch))["count"]
+        so_far = [tf.convert_to_tensor(variable) for variable in (layer.mean, layer.variance, layer.count)]
         merged = ops.merge_moments(
-            *(tf.convert_to_tensor(variable) for variable in (layer.mean, layer.variance, layer.count)),
-            moments["mean"], moments["variance"], samples * self.num_replicas,
-        )  # fmt: skip
+            so_far[0], so_far[1], so_far[2], moments["mean"], moments["variance"], samples * self.num_replicas
+        )
         for variable, new in zip((layer.mean, layer.variance, layer.count), merged, strict=True):
             variable.assign(new)
 

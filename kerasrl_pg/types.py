@@ -71,7 +71,7 @@ class Rollout(NamedTuple):
     truncated: tf.Tensor
     """[T, N] bool"""
     next_value: tf.Tensor
-    """[T, N] V of the true successor: of the final observation where the episode was truncated, 0 where it terminated."""
+    """[T, N] V of the true successor: of the final observation after a truncation, 0 after a termination."""
     valid: tf.Tensor
     """[T, N] bool: False on a reset step (NEXT_STEP autoreset) or after an episode's end."""
 

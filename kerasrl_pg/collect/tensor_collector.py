@@ -35,12 +35,13 @@ class TensorCollector:
     """
 
     def __init__(self, environment: TensorEnv, rollout_length: int | None):
-        if rollout_length is None and environment.max_episode_steps is None:
+        length = rollout_length or environment.max_episode_steps
+        if length is None:
             raise ValueError(
                 f"whole episodes need an environment with a time limit; max_episode_steps of {environment} is None"
             )
         self.environment = environment
-        self.rollout_length = rollout_length
+        self.length = length
         self.whole_episodes = rollout_length is None
 
     def start(self, seed: tf.Tensor) -> Carry:
@@ -63,7 +64,7 @@ class TensorCollector:
         Returns:
             `(carry, rollout, episodes)`.
         """
-        length = self.rollout_length or self.environment.max_episode_steps
+        length = self.length
         reset_seed, seed = seeding.split(seed, 2)
         if self.whole_episodes:
             carry = self.start(reset_seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import ale_py
 import gymnasium
@@ -60,7 +59,7 @@ def is_atari(env_id: str) -> bool:
         >>> is_atari("ALE/Pong-v5"), is_atari("CartPole-v1")
         (True, False)
     """
-    return env_id.startswith("ALE/")
+    return _registered_name(env_id).startswith("ALE/")
 
 
 def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads: int = 0) -> AtariVectorEnv:
@@ -76,9 +75,8 @@ def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads:
         >>> make_atari("ALE/Pong-v5", 2, AtariProtocol()).single_observation_space.shape
         (4, 84, 84)
     """
-    name = env_id.removeprefix("ALE/").rsplit("-v", 1)[0]
     return AtariVectorEnv(
-        game=re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(),
+        game=gymnasium.spec(_registered_name(env_id)).kwargs["game"],
         num_envs=num_envs,
         num_threads=num_threads,
         autoreset_mode=AutoresetMode.SAME_STEP,
@@ -93,3 +91,8 @@ def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads:
         img_height=protocol.size,
         img_width=protocol.size,
     )
+
+
+def _registered_name(env_id: str) -> str:
+    """Without the module that `gymnasium.make` may be told to import, as in "ale_py:ALE/Pong-v5"."""
+    return env_id.rpartition(":")[2]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -97,8 +99,11 @@ def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         >>> find_spec("CartPole-v1").reward_threshold
         475.0
     """
+    module, _, name = env_id.rpartition(":")
     try:
-        return gymnasium.spec(env_id)
+        if module:  # "module:Id-v0", as in gymnasium.make: importing the module registers the id
+            importlib.import_module(module)
+        return gymnasium.spec(name)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         close = difflib.get_close_matches(env_id, gymnasium.registry, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; `kerasrl-pg list` shows what is registered"
@@ -147,7 +152,8 @@ def _vector_env(env_id: str, num_envs: int) -> VectorAdapter:
 
 
 def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    kept = [lambda make=make: _FinalObservationKept(make()) for make in makers]  # type: ignore[misc]
+    return SyncVectorEnv(kept, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def _from_vector_env(env: VectorEnv, num_envs: int | None) -> Environment:
@@ -193,6 +199,17 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
         lambda _episodes: VectorAdapter(TensorVectorEnv(env)),
         max_episode_steps=env.max_episode_steps,
     )
+
+
+class _FinalObservationKept(gymnasium.Wrapper):
+    """An environment that may reuse its observation's memory: the reset, in the same step, would write over it."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """The environment's step, with a copy of an episode's last observation."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            observation = copy.deepcopy(observation)
+        return observation, reward, terminated, truncated, info
 
 
 class _LeftOpen(gymnasium.Wrapper):

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import tensorflow as tf
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from kerasrl_pg.spaces import check_observation_space, map_space, tensor_dtype
 from kerasrl_pg.types import Step
@@ -69,11 +69,15 @@ class VectorAdapter:
         try:
             observation, reward, terminated, truncated, info = self.environment.step(action)
         except Exception as error:
-            name = self.environment.spec.id if self.environment.spec else type(self.environment).__name__
             raise RuntimeError(
-                f"the environment {name} raised {type(error).__name__} in step {self._steps}: {error}"
+                f"the environment {_name(self.environment)} raised {type(error).__name__} "
+                f"in step {self._steps}: {error}"
             ) from error
         observation = self._stored(observation)
+        # Copies: an environment may write every step into the same arrays.
+        reward, terminated, truncated = (
+            np.array(x, dtype) for x, dtype in ((reward, np.float32), (terminated, bool), (truncated, bool))
+        )
         ended = terminated | truncated  # [N]
         final_observation = observation
         valid = np.ones(self.num_envs, bool)
@@ -86,7 +90,7 @@ class VectorAdapter:
             else:
                 fresh, _ = self.environment.reset(options={"reset_mask": ended})
                 observation = self._stored(fresh)
-        return Step(observation, reward.astype(np.float32), terminated, truncated, final_observation), valid
+        return Step(observation, reward, terminated, truncated, final_observation), valid
 
     def close(self) -> None:
         """Release the environments."""
@@ -101,7 +105,7 @@ class VectorAdapter:
     def _with_final_rows(self, observation: Any, info: dict[str, Any], ended: np.ndarray) -> Any:
         """[N, *observation] with the rows that ended replaced by the episodes' final observations."""
         final = info["final_obs"]
-        if isinstance(final, np.ndarray) and final.dtype != object:  # dense, as ale-py has it
+        if getattr(final, "dtype", None) != object:  # dense, as ale-py and TensorVectorEnv have it
             rows = self._stored(final)
             return tf.nest.map_structure(lambda new, old: np.where(_column(ended, new), new, old), rows, observation)
         whole = tf.nest.map_structure(np.copy, observation)
@@ -109,6 +113,13 @@ class VectorAdapter:
             for target, row in zip(tf.nest.flatten(whole), tf.nest.flatten(_as_structure(final[index])), strict=True):
                 target[index] = row
         return whole
+
+
+def _name(environment: Any) -> str:
+    """Its id or, without one, its class; a SyncVectorEnv is known by the environments in it."""
+    if isinstance(environment, SyncVectorEnv):
+        environment = environment.envs[0].unwrapped
+    return environment.spec.id if environment.spec else type(environment).__name__
 
 
 def _as_structure(observation: Any) -> Any:

@@ -13,6 +13,7 @@ from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
 from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
 from kerasrl_pg.ops import distributions
+from kerasrl_pg.spaces import check_observation_space, map_space, tensor_dtype
 
 NATURE_IMAGE = 36
 """Pixels: the smallest image that the Nature network's three convolutions leave anything of."""
@@ -118,7 +119,7 @@ class PolicyModel:
     """
 
     def __init__(self, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space):
-        preprocessing.check_observation_space(observation_space)
+        check_observation_space(observation_space)
         self.model = model
         self.observation_space = observation_space
         self.action_space = action_space
@@ -153,13 +154,13 @@ def layers_of(model: keras.Model, kind: type) -> list:
 
 def _encode(space: spaces.Space, inputs, normalize: bool, seed: int):
     """The observation as one tensor; the parts of a Dict or Tuple are encoded each and concatenated."""
-    leaves = keras.tree.flatten(preprocessing.map_space(lambda leaf: leaf, space))
+    leaves = keras.tree.flatten(map_space(lambda leaf: leaf, space))
     tensors = keras.tree.flatten(inputs)
     encoded = []
     for leaf, tensor, leaf_seed in zip(leaves, tensors, seeding.integers(seed, len(leaves)), strict=True):
         features = preprocessing.encode_leaf(leaf, tensor)
         if normalize and not isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            features = RunningNormalizer()(features)
+            features = RunningNormalizer(dtype="float32")(features)
         if len(leaves) > 1 and preprocessing.is_image(leaf):
             features = _features(_default_trunk(leaf, leaf_seed), features)
         encoded.append(features)
@@ -216,6 +217,7 @@ class LogStandardDeviation(keras.layers.Layer):
         )
 
     def call(self, inputs):
+        """Append the log standard deviation to the mean."""
         log_std = keras.ops.broadcast_to(self.log_std, keras.ops.shape(inputs))  # [B, D]
         return keras.ops.concatenate([inputs, log_std], axis=-1)  # [B, 2 D]
 
@@ -238,13 +240,15 @@ def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
         >>> has_heads(mlp_trunk(), box), has_heads(default_model(box, spaces.Discrete(2)), box)
         (False, True)
     """
+    if isinstance(model, keras.Sequential):
+        return False
     return not isinstance(_output_spec(model, observation_space), keras.KerasTensor)
 
 
 def _output_spec(model: keras.Model, observation_space: spaces.Space):
     """Shapes of the outputs for a batch of 2; of a functional model without calling it."""
-    inputs = preprocessing.map_space(
-        lambda leaf: keras.KerasTensor((2, *leaf.shape), preprocessing.tensor_dtype(leaf).name),
+    inputs = map_space(
+        lambda leaf: keras.KerasTensor((2, *leaf.shape), tensor_dtype(leaf).name),
         observation_space,
     )
     output = getattr(model, "output", None)  # None until a model is built
@@ -255,8 +259,10 @@ def _output_spec(model: keras.Model, observation_space: spaces.Space):
 
 def _check_outputs(model: keras.Model, observation_space: spaces.Space, parameter_size: int) -> bool:
     """Whether the model has a value output; ValueError unless its outputs are those of a policy."""
-    outputs = _output_spec(model, observation_space)
     wanted = f'{{"policy": [B, {parameter_size}], "value": [B, 1]}}'
+    if isinstance(model, keras.Sequential):
+        raise ValueError(f"the model's outputs must be {wanted}; {model.name!r} is a Sequential, which has one output")
+    outputs = _output_spec(model, observation_space)
     shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
     if isinstance(outputs, dict):
         good_names = "policy" in outputs and set(outputs) <= {"policy", "value"}

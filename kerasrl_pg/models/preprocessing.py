@@ -1,7 +1,7 @@
 """Preprocessing as Keras layers, so that it travels inside the SavedModel.
 
-`encode_observation` turns any supported observation space into what a trunk reads: an image `[B, height, width,
-channels]` or a vector `[B, features]`.
+`encode_leaf` turns any supported observation into what a trunk reads: an image `[B, height, width, channels]` or a
+vector `[B, features]`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg.spaces import check_observation_space, map_space, tensor_dtype
+from kerasrl_pg.spaces import check_observation_space, leaf_paths, tensor_dtype, unflatten
 
 SMALLEST_IMAGE = 8
 """Pixels: a Box whose height or width is smaller is read as a vector."""
+
+HEADS = {"policy", "policy_mean", "value", "value_head"}
+"""Names of the layers of a policy model's heads."""
 
 
 @keras.saving.register_keras_serializable(package="kerasrl_pg")
@@ -36,6 +39,7 @@ class OneHot(keras.layers.Layer):
         self.starts = [int(start) for start in starts]
 
     def call(self, inputs):
+        """Integers to concatenated one-hot vectors."""
         columns = keras.ops.reshape(inputs, (-1, len(self.sizes)))  # [B, K]
         hot = [
             keras.ops.one_hot(columns[:, column] - start, size, dtype=self.compute_dtype)
@@ -53,7 +57,7 @@ class RunningNormalizer(keras.layers.Layer):
     """Standardises its input by running statistics: clip((x - mean) / std, ±clip).
 
     The statistics are of every element on its own (each pixel, each component). They are not learned by gradient: the
-    learner calls `update` once per rollout, after the gradient steps, so that within one update the log-probabilities
+    learner updates them once per rollout, after the gradient steps, so that within one update the log-probabilities
     of acting and of learning see the same statistics.
 
     Args:
@@ -80,6 +84,7 @@ class RunningNormalizer(keras.layers.Layer):
         self.count = add("count", (), "zeros")
 
     def call(self, inputs):
+        """Standardise and clip."""
         inverse_std = keras.ops.rsqrt(keras.ops.maximum(self.variance, 1e-6))
         standardised = (keras.ops.cast(inputs, "float32") - self.mean) * inverse_std
         return keras.ops.cast(keras.ops.clip(standardised, -self.clip, self.clip), self.compute_dtype)
@@ -116,13 +121,26 @@ class ValueDenormalizer(keras.layers.Layer):
         return tf.sqrt(tf.maximum(tf.convert_to_tensor(self.variance), 1e-6))
 
     def call(self, inputs):
+        """From standardised values to units of return."""
         return keras.ops.cast(inputs, "float32") * self.scale + self.mean
 
 
 def observation_inputs(space: spaces.Space):
     """A `keras.Input` per leaf of the observation space, in the observation's own structure."""
     check_observation_space(space)
-    return map_space(lambda leaf: keras.Input(leaf.shape, dtype=tensor_dtype(leaf).name), space)
+    return unflatten(
+        space,
+        [
+            keras.Input(leaf.shape, dtype=tensor_dtype(leaf).name, name=_input_name(path))
+            for path, leaf in leaf_paths(space)
+        ],
+    )
+
+
+def _input_name(path: tuple[str | int, ...]) -> str | None:
+    """Keras warns unless the inputs of a dict are named by its keys; within a model no two layers share a name."""
+    name = ".".join(str(key) for key in path).replace("/", "_")
+    return None if name in HEADS else name or None
 
 
 def encode_leaf(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTensor:
@@ -138,7 +156,8 @@ def encode_leaf(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTe
         if channels_last is not None:
             tensor = channels_last(tensor)
         return tensor  # [B, height, width, channels]
-    return keras.layers.Flatten()(tensor)  # [B, features]
+    # In float32 whatever the trunk computes in: a normalizer that follows needs all the digits.
+    return keras.layers.Flatten(dtype="float32")(tensor)  # [B, features]
 
 
 def image_shape(space: spaces.Space) -> tuple[int, int] | None:
@@ -165,7 +184,7 @@ def image_shape(space: spaces.Space) -> tuple[int, int] | None:
         size = space.shape[1:] if _is_channels_first(space.shape) else space.shape[:2]
     else:
         size = space.shape[1:3]
-    return size if min(size) >= SMALLEST_IMAGE else None
+    return (size[0], size[1]) if min(size) >= SMALLEST_IMAGE else None
 
 
 def is_image(space: spaces.Space) -> bool:

@@ -52,38 +52,84 @@ class GraphEngine:
         self._names: list[str] = []
         self._act, self._value = _policy_functions(agent)
         self._collect = tf.function(self.collector.collect, jit_compile=jit_compile, autograph=False)
+        self._jit_compile = jit_compile
         fused = jit_compile and agent.strategy is None
         self._iterate = tf.function(self._iterations, jit_compile=fused, autograph=False)
         start_seed, self._seed = seeding.split(seeding.make_seed(agent.seed), 2)
         self.carry: Carry = self.collector.start(start_seed)
-        if agent.environment_state is not None:
-            self.carry = tf.nest.pack_sequence_as(self.carry, [tf.constant(x) for x in agent.environment_state])
+        stored = agent.environment_state
+        # That of another number of environments does not fit: they begin anew.
+        if stored is not None and [x.shape for x in stored] == [x.shape for x in tf.nest.flatten(self.carry)]:
+            self.carry = tf.nest.pack_sequence_as(self.carry, [tf.constant(x) for x in stored])
+        self._seconds_per_round: dict[str, float] | None = None
 
     def run(self, updates: int) -> Report:
         """The next `updates` updates, at most `updates_per_call`."""
         started = time.perf_counter()
-        self.carry, packed, steps, episodes = self._iterate(
-            self.carry, tf.constant(self.agent.updates), tf.constant(updates)
-        )
+        first, count = tf.constant(self.agent.updates), tf.constant(updates)
+        carry, packed, steps, episodes = self._iterate(self.carry, first, count, tf.constant(True))
         metrics = unpack_metrics(packed.numpy()[:updates], self._names)
-        self.agent.environment_state = [x.numpy() for x in tf.nest.flatten(self.carry)]
+        elapsed = time.perf_counter() - started
         episodes = Episodes(*(x.numpy()[:updates] for x in episodes))
-        return Report(metrics, steps.numpy()[:updates], episodes, {"total": time.perf_counter() - started})
+        rounds = self._rounds(episodes)
+        if self._seconds_per_round is None:
+            self._seconds_per_round = self._measure(first, count, rounds)
+        self.carry = carry
+        self.agent.environment_state = [x.numpy() for x in tf.nest.flatten(carry)]
+        seconds = {name: rounds * value for name, value in self._seconds_per_round.items()}
+        seconds["learning"] = max(0.0, elapsed - sum(seconds.values()))
+        seconds = {name: value * elapsed / sum(seconds.values()) for name, value in seconds.items()}
+        return Report(metrics, steps.numpy()[:updates], episodes, seconds)
 
-    def _iterations(self, carry: Carry, first: tf.Tensor, updates: tf.Tensor):
+    def _rounds(self, episodes: Episodes) -> int:
+        """How often all environments were stepped; whole episodes end with the longest."""
+        updates, length, _ = episodes.ended.shape
+        if not self.collector.whole_episodes:
+            return updates * length
+        ended = episodes.ended.any(axis=2)  # [updates, T]
+        return int((length - ended[:, ::-1].argmax(axis=1)).sum())
+
+    def _measure(self, first: tf.Tensor, updates: tf.Tensor, rounds: int) -> dict[str, float]:
+        """Seconds per round of the environment and of acting, which one program does not tell apart.
+
+        Timed once, the best of three: the same program on the same updates without learning, then the environment's
+        steps alone.
+        """
+        environment_steps = tf.function(self._environment_steps, jit_compile=self._jit_compile, autograph=False)
+        environment_steps(self.carry.state, tf.constant(rounds))  # compiles
+        collecting = _best_seconds(lambda: self._iterate(self.carry, first, updates, tf.constant(False))[1].numpy())
+        environment = _best_seconds(lambda: environment_steps(self.carry.state, tf.constant(rounds)).numpy())
+        return {"environment": environment / rounds, "acting": max(0.0, collecting - environment) / rounds}
+
+    def _environment_steps(self, state: Any, rounds: tf.Tensor) -> tf.Tensor:
+        environment = self.collector.environment
+        spec = ops.action_spec(environment.action_space, environment.num_envs)
+        action = ops.to_environment(environment.action_space, tf.zeros(spec.shape, spec.dtype))
+
+        def step(i, state, total):
+            state, step = environment.step(state, action, seeding.fold_in(self._seed, i))
+            return i + 1, state, total + tf.reduce_sum(step.reward)
+
+        return tf.while_loop(lambda i, *_: i < rounds, step, (0, state, 0.0))[2]
+
+    def _iterations(self, carry: Carry, first: tf.Tensor, updates: tf.Tensor, learn: tf.Tensor):
         num_envs = self.collector.environment.num_envs
-        length = self.collector.rollout_length or self.collector.environment.max_episode_steps
+        length = self.collector.length
         array = lambda dtype, shape: tf.TensorArray(dtype, self.updates_per_call, element_shape=shape)  # noqa: E731
         episodes = Episodes(*(array(dtype, [length, num_envs]) for dtype in (tf.bool, tf.float32, tf.int32)))
 
         def one(i, carry, metrics, steps, episodes):
             act_seed, update_seed = seeding.split(seeding.fold_in(self._seed, first + i), 2)
             carry, rollout, ended = self._collect(carry, self._act, self._value, act_seed)
-            row = _update(self.agent, rollout, update_seed)
+            row = tf.cond(
+                learn,
+                lambda: pack_metrics(_update(self.agent, rollout, update_seed), self._names),
+                lambda: tf.zeros([MOST_METRICS]),
+            )
             return (
                 i + 1,
                 carry,
-                metrics.write(i, pack_metrics(row, self._names)),
+                metrics.write(i, row),
                 steps.write(i, tf.reduce_sum(tf.cast(rollout.valid, tf.int32))),
                 Episodes(*(a.write(i, x) for a, x in zip(episodes, ended, strict=True))),
             )
@@ -164,6 +210,19 @@ def uses_xla(model: keras.Model) -> bool:
 def _compiled(function: Callable, *specs: Any, jit_compile: bool) -> Callable:
     """`function` as its one trace: calling that takes half the time of finding it anew each time."""
     return tf.function(function, autograph=False, jit_compile=jit_compile).get_concrete_function(*specs)
+
+
+def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros(spec.shape, spec.dtype)
+
+
+def _best_seconds(call: Callable[[], Any], repeats: int = 3) -> float:
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _policy_functions(agent: Agent) -> tuple[PolicyAct, PolicyValue | None]:

@@ -1,0 +1,477 @@
+"""Times this library beside Stable-Baselines3: the same work, on the same machine, in one run.
+
+    python benchmarks/compare.py                    # all workloads: about half an hour on 2 idle cores
+    python benchmarks/compare.py --quick            # one short repeat of each, to see that it works: 5 minutes
+    python benchmarks/compare.py --only pong        # one workload
+    python benchmarks/compare.py --peer-python DIR/bin/python    # Stable-Baselines3 lives in another environment
+
+Every measurement is a process of its own, and the sides take turns, so that a slow minute of the machine hits all of
+them. Each process says what work it really did, counted from its own objects; a comparison of unequal work is an error.
+PyTorch runs with its default threads and with one, and ratios are judged against the faster: on a small perceptron the
+default can be many times slower, above all on a machine that does something else too.
+What was measured goes to `benchmarks/results/`: a JSON per workload, and `compare.md` made from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPEATS = 5
+MOST_EXTRA_GRADIENT_STEPS = 0.06
+"""Share by which our gradient steps may pass the peer's: Gymnasium's vector CartPole spends a step on each reset, which
+we do not count as experience, so the same number of environment steps takes us more updates."""
+PACKAGES = {
+    "ours": ("kerasrl-pg", "tensorflow", "keras", "gymnasium", "ale-py", "numpy"),
+    "sb3": ("stable-baselines3", "torch", "gymnasium", "ale-py", "numpy"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the contestants of a workload."""
+
+    title: str
+    library: str = "ours"
+    """"ours" or "sb3"."""
+    threads: int | None = None
+    """Stable-Baselines3: PyTorch's threads; None for its default."""
+    in_graph: bool = True
+    """Ours: step the environment as a TensorFlow graph where it has such a twin."""
+    mixed_precision: str | None = None
+    """Ours: see `fit_agent`."""
+    least_ratio: float | None = None
+    """Times the faster peer's speed that is asked for."""
+    most_seconds: float | None = None
+    """Seconds that are asked for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """PPO on one environment. Learning rate and clip range fall linearly to 0; Adam's epsilon is 1e-5."""
+
+    title: str
+    env: str
+    peer_env: str
+    steps: int
+    """Environment steps, all environments together."""
+    quick_steps: int
+    steady: bool = True
+    """Leave the first tenth out of the time, and with it imports, tracing and compilation; else time everything but
+    the imports."""
+    evaluation_episodes: int = 0
+    """Play the greedy policy after the time is taken, to show that it learned."""
+    num_envs: int = 8
+    rollout_length: int
+    epochs: int
+    minibatch_size: int
+    learning_rate: float
+    clip_epsilon: float
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    entropy_coef: float = 0.0
+    value_coef: float = 0.5
+    max_gradient_norm: float = 0.5
+    sides: dict[str, Side]
+
+
+PEERS = {
+    "sb3": Side(title="Stable-Baselines3, default threads", library="sb3"),
+    "sb3-1-thread": Side(title="Stable-Baselines3, 1 thread", library="sb3", threads=1),
+}
+CARTPOLE = {
+    "graph": Side(title="ours, environment in the graph", least_ratio=20.0),
+    "vector": Side(title="ours, Gymnasium vector environment", in_graph=False, least_ratio=2.0),
+    **PEERS,
+}
+ZOO_CARTPOLE: dict[str, Any] = {
+    "env": "CartPole-v1",
+    "peer_env": "CartPole-v1",
+    "rollout_length": 32,
+    "epochs": 20,
+    "minibatch_size": 256,
+    "learning_rate": 1e-3,
+    "clip_epsilon": 0.2,
+    "discount": 0.98,
+    "gae_lambda": 0.8,
+}
+WORKLOADS = {
+    "cartpole": Workload(
+        title="PPO, CartPole-v1, 4 epochs of minibatches of 256 (CleanRL's settings with 8 environments)",
+        env="CartPole-v1", peer_env="CartPole-v1", steps=262_144, quick_steps=65_536,
+        rollout_length=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4, clip_epsilon=0.2,
+        sides=CARTPOLE,
+    ),
+    "cartpole-zoo": Workload(
+        title="PPO, CartPole-v1, 20 epochs of one batch of 256 (Stable-Baselines3 zoo)",
+        **ZOO_CARTPOLE, steps=131_072, quick_steps=32_768, sides=CARTPOLE,
+    ),
+    "cartpole-solved": Workload(
+        title="PPO, CartPole-v1, 100,000 steps from a cold start, building, tracing and compiling included",
+        **ZOO_CARTPOLE, steps=100_000, quick_steps=100_000, steady=False, evaluation_episodes=100,
+        sides={
+            "graph": Side(title="ours, environment in the graph", most_seconds=4.0),
+            **PEERS,
+        },
+    ),
+    "pong": Workload(
+        title="PPO, Pong, Nature network (Stable-Baselines3 zoo)",
+        env="ALE/Pong-v5", peer_env="PongNoFrameskip-v4", steps=20_480, quick_steps=6_144,
+        rollout_length=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4, clip_epsilon=0.1, entropy_coef=0.01,
+        sides={
+            "auto": Side(title="ours, precision of the preset", mixed_precision="auto", least_ratio=1.5),
+            "float32": Side(title="ours, float32"),
+            **PEERS,
+        },
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short repeat; results go to results/quick")
+    parser.add_argument("--only", choices=WORKLOADS, help="one workload")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has Stable-Baselines3")
+    parser.add_argument("--measure", nargs=2, metavar=("SIDE", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        side, seed = options.measure
+        print(json.dumps(measure(sized(WORKLOADS[options.only], options.quick), side, int(seed))))
+        return
+    folder = HERE / "results" / ("quick" if options.quick else "")
+    folder.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
+    for name in [options.only] if options.only else WORKLOADS:
+        result = compare(name, options.quick, options.peer_python, load)
+        (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(section(result))
+    stored = [json.loads((folder / f"{name}.json").read_text()) for name in WORKLOADS if has_result(folder, name)]
+    (folder / "compare.md").write_text("# Beside Stable-Baselines3\n\n" + "\n".join(section(one) for one in stored))
+    print(f"written: {folder}/*.json, {folder}/compare.md")
+
+
+def has_result(folder: pathlib.Path, name: str) -> bool:
+    return (folder / f"{name}.json").exists()
+
+
+def sized(workload: Workload, quick: bool) -> Workload:
+    return dataclasses.replace(workload, steps=workload.quick_steps) if quick else workload
+
+
+def compare(name: str, quick: bool, peer_python: str, load: float) -> dict[str, Any]:
+    """All repeats of one workload, the sides in turn."""
+    from results import machine
+
+    workload = sized(WORKLOADS[name], quick)
+    missing = missing_peer(workload, peer_python)
+    measurements: dict[str, list[dict[str, Any]]] = {
+        side: [] for side in workload.sides if side != "sb3" or not missing
+    }
+    for repeat in range(1 if quick else REPEATS):
+        for side, done in measurements.items():
+            done.append(in_own_process(name, side, repeat, quick, peer_python))
+            print(f"{name} {side} repeat {repeat}: {done[-1]['steps_per_second']:,.0f} steps/s", flush=True)
+    for side, done in measurements.items():
+        if side != "sb3" and not missing:
+            for own, peer in zip(done, measurements["sb3"], strict=True):
+                check_same_work(f"{name} {side}", own["work"], peer["work"])
+    return {
+        "name": name,
+        "workload": dataclasses.asdict(workload),
+        "quick": quick,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {key: machine()[key] for key in ("processor", "cores", "python")},
+        "load_before": round(load, 2),
+        "peer_skipped": missing,
+        "measurements": measurements,
+    }
+
+
+def missing_peer(workload: Workload, python: str) -> str | None:
+    """Why the peer cannot run this workload; None if it can."""
+    modules = ["stable_baselines3", *(["ale_py", "cv2"] if workload.env.startswith("ALE/") else [])]
+    code = "import importlib.util, sys; print(*(m for m in sys.argv[1:] if importlib.util.find_spec(m) is None))"
+    absent = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True, check=True).stdout.strip()
+    return f"{python} has no {absent.replace(' ', ', ')}" if absent else None
+
+
+def in_own_process(name: str, side: str, seed: int, quick: bool, peer_python: str) -> dict[str, Any]:
+    """What `measure` returns, of a fresh process."""
+    python = peer_python if side == "sb3" else sys.executable
+    command = [python, __file__, "--only", name, "--measure", side, str(seed), *(["--quick"] if quick else [])]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{process.stderr[-3000:]}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def check_same_work(name: str, own: dict[str, Any], peer: dict[str, Any]) -> None:
+    """Raises:
+    ValueError: the two sides differ in what makes the work, or ours did less of it.
+    """
+    for fact in ("parameters", "num_envs", "rollout_length", "minibatch_size", "epochs"):
+        if own[fact] != peer[fact]:
+            raise ValueError(f"{name}: {fact} must be equal on both sides, ours is {own[fact]}, theirs {peer[fact]}")
+    if abs(own["env_steps"] - peer["env_steps"]) >= own["num_envs"] * own["rollout_length"]:
+        raise ValueError(
+            f"{name}: env_steps must agree within a rollout, ours are {own['env_steps']}, theirs {peer['env_steps']}"
+        )
+    extra = own["gradient_steps"] / peer["gradient_steps"] - 1
+    if not 0 <= extra <= MOST_EXTRA_GRADIENT_STEPS:
+        raise ValueError(
+            f"{name}: gradient_steps must be the peer's, or up to {MOST_EXTRA_GRADIENT_STEPS:.0%} more, "
+            f"ours are {own['gradient_steps']}, theirs {peer['gradient_steps']}"
+        )
+
+
+def measure(workload: Workload, side: str, seed: int) -> dict[str, Any]:
+    """Train once in this process.
+
+    Returns:
+        The time, the rate, and the work that was counted.
+    """
+    run = run_sb3 if side == "sb3" else run_ours
+    marks, work, evaluation = run(workload, workload.sides[side], seed)
+    seconds, steps = timed_part(marks, workload.steps // 10 if workload.steady else 0)
+    return {
+        "seed": seed,
+        "seconds": seconds,
+        "steps": steps,
+        "steps_per_second": steps / seconds,
+        "work": work,
+        "evaluation_return": evaluation,
+        "versions": versions(PACKAGES["sb3" if side == "sb3" else "ours"]),
+    }
+
+
+def timed_part(marks: list[tuple[float, int]], warmup_steps: int) -> tuple[float, int]:
+    """Seconds and environment steps from the first mark `(time, steps so far)` that is past the warm-up to the last.
+
+    Example:
+        >>> timed_part([(0.0, 0), (9.0, 100), (10.0, 200), (11.0, 300)], warmup_steps=50)
+        (2.0, 200)
+    """
+    start, steps_before = next(mark for mark in marks if mark[1] >= warmup_steps)
+    end, steps = marks[-1]
+    return end - start, steps - steps_before
+
+
+def run_ours(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float, int]], dict[str, Any], float | None]:
+    """Train with this library, through the door that users take."""
+    import keras
+
+    from kerasrl_pg import PPO, fit_agent
+    from kerasrl_pg.models.actor_critic import layers_of
+
+    algorithm, optimizer = our_settings(workload)
+    marks = [(time.perf_counter(), 0)]
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _epoch, logs: marks.append((time.perf_counter(), logs["steps"]))
+    )
+    agent = fit_agent(
+        workload.env, algorithm, optimizer=optimizer, steps=workload.steps, seed=seed, num_envs=workload.num_envs,
+        in_graph=side.in_graph, mixed_precision=side.mixed_precision, callbacks=[clock], verbose=0,
+    )  # fmt: skip
+    marks.append((time.perf_counter(), agent.steps))
+    trained = agent.algorithm
+    assert isinstance(trained, PPO)
+    work = {
+        "parameters": sum(variable.numpy().size for variable in agent.model.trainable_variables),
+        "num_envs": workload.num_envs,
+        "rollout_length": trained.rollout_length,
+        "minibatch_size": trained.rollout_length * workload.num_envs // trained.num_minibatches,
+        "epochs": trained.epochs,
+        "env_steps": agent.steps,
+        "gradient_steps": int(agent.optimizer.iterations.numpy()),
+        "precision": sorted({layer.compute_dtype for layer in layers_of(agent.model, keras.layers.Dense)}),
+    }
+    episodes = workload.evaluation_episodes
+    return marks, work, agent.evaluate(episodes=episodes, seed=1000 + seed).mean if episodes else None
+
+
+def our_settings(workload: Workload) -> tuple[Any, Any]:
+    """The algorithm and the optimizer of a workload."""
+    from kerasrl_pg import PPO
+    from kerasrl_pg.presets import adam, linear_to_zero
+
+    algorithm = PPO(
+        rollout_length=workload.rollout_length,
+        epochs=workload.epochs,
+        num_minibatches=workload.rollout_length * workload.num_envs // workload.minibatch_size,
+        discount=workload.discount,
+        gae_lambda=workload.gae_lambda,
+        entropy_coef=workload.entropy_coef,
+        value_coef=workload.value_coef,
+        max_gradient_norm=workload.max_gradient_norm,
+    )
+    falling = [
+        linear_to_zero(start, workload.steps, workload.num_envs, algorithm)
+        for start in (workload.clip_epsilon, workload.learning_rate)
+    ]
+    return dataclasses.replace(algorithm, clip_epsilon=falling[0]), adam(falling[1])
+
+
+def run_sb3(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float, int]], dict[str, Any], float | None]:
+    """Train with Stable-Baselines3, as its own documentation and zoo do."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    class Clock(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            marks.append((time.perf_counter(), self.num_timesteps))
+
+    marks = [(time.perf_counter(), 0)]
+    model = PPO(
+        "CnnPolicy" if workload.env.startswith("ALE/") else "MlpPolicy",
+        sb3_environments(workload, seed),
+        n_steps=workload.rollout_length,
+        n_epochs=workload.epochs,
+        batch_size=workload.minibatch_size,
+        learning_rate=lambda remaining: remaining * workload.learning_rate,
+        clip_range=lambda remaining: remaining * workload.clip_epsilon,
+        gamma=workload.discount,
+        gae_lambda=workload.gae_lambda,
+        ent_coef=workload.entropy_coef,
+        vf_coef=workload.value_coef,
+        max_grad_norm=workload.max_gradient_norm,
+        seed=seed,
+        device="cpu",
+    )
+    model.learn(workload.steps, callback=Clock())
+    marks.append((time.perf_counter(), model.num_timesteps))
+    parameters = list(model.policy.parameters())
+    work = {
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "num_envs": model.n_envs,
+        "rollout_length": model.n_steps,
+        "minibatch_size": model.batch_size,
+        "epochs": model.n_epochs,
+        "env_steps": model.num_timesteps,
+        "gradient_steps": int(model.policy.optimizer.state[parameters[0]]["step"]),
+        "precision": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters}),
+        "threads": torch.get_num_threads(),
+    }
+    episodes = workload.evaluation_episodes
+    if not episodes:
+        return marks, work, None
+    return marks, work, float(evaluate_policy(model, sb3_environments(workload, 1000 + seed), episodes)[0])
+
+
+def sb3_environments(workload: Workload, seed: int) -> Any:
+    """The vector environment that Stable-Baselines3 makes by default."""
+    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    if not workload.env.startswith("ALE/"):
+        return make_vec_env(workload.peer_env, workload.num_envs, seed=seed)
+    import ale_py
+    import gymnasium
+
+    gymnasium.register_envs(ale_py)
+    return VecFrameStack(make_atari_env(workload.peer_env, workload.num_envs, seed=seed), n_stack=4)
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def section(result: dict[str, Any]) -> str:
+    """One workload as Markdown: the figures, the proof that the work is equal, and where it was measured."""
+    workload, measurements = result["workload"], result["measurements"]
+    timing = "first tenth left out: no import, trace or compilation" if workload["steady"] else "all but the imports"
+    repeats = len(next(iter(measurements.values())))
+    rows = [
+        f"## {result['name']}: {workload['title']}",
+        "",
+        "| side | steps/s: median (lowest - highest) | seconds: median | × Stable-Baselines3 (lowest - highest) | asked "
+        "for | greedy return after it: lowest |",
+        "|---|---|---|---|---|---|",
+        *(figures(workload["sides"][side], done, measurements.get("sb3")) for side, done in measurements.items()),
+        "",
+        "| side | parameters | environments × rollout | minibatch | epochs | environment steps | gradient steps | precision |",
+        "|---|---|---|---|---|---|---|---|",
+        *(work_row(workload["sides"][side]["title"], done[0]["work"]) for side, done in measurements.items()),
+        "",
+        f"Timed: {timing}; {repeats} repeat{'s' * (repeats > 1)}, sides in turn, seeds 0 to {repeats - 1}. "
+        f"Environment steps are counted in {workload['num_envs']} environments together"
+        + (", 4 frames each." if workload["env"].startswith("ALE/") else "."),
+        "",
+        machine_line(result),
+        "",
+    ]
+    if result["quick"]:
+        rows.insert(1, "\nA quick run: it shows that the comparison works, the figures are rough.")
+    if result["peer_skipped"]:
+        rows.insert(1, f"\nStable-Baselines3 was skipped: {result['peer_skipped']}.")
+    return "\n".join(rows)
+
+
+def figures(side: dict[str, Any], done: list[dict[str, Any]], peer: list[dict[str, Any]] | None) -> str:
+    """A row of the table: rates, seconds, and ratios repeat by repeat."""
+    rates = [one["steps_per_second"] for one in done]
+    seconds = statistics.median(one["seconds"] for one in done)
+    ratio, asked = "", ""
+    if peer and done is not peer:
+        theirs = [one["steps_per_second"] for one in peer]
+        pairs = [own / other for own, other in zip(rates, theirs, strict=True)]
+        value = statistics.median(rates) / statistics.median(theirs)
+        ratio = f"**{value:.1f}** ({min(pairs):.1f} - {max(pairs):.1f})"
+        if side["least_ratio"]:
+            asked = f"≥ {side['least_ratio']:g}: {'met' if value >= side['least_ratio'] else 'missed'}"
+    if side["most_seconds"]:
+        asked = f"≤ {side['most_seconds']:g} s: {'met' if seconds <= side['most_seconds'] else 'missed'}"
+    returns = [one["evaluation_return"] for one in done if one["evaluation_return"] is not None]
+    return (
+        f"| {side['title']} | {statistics.median(rates):,.0f} ({min(rates):,.0f} - {max(rates):,.0f}) | {seconds:.2f} "
+        f"| {ratio} | {asked} | {min(returns) if returns else ''} |"
+    )
+
+
+def work_row(title: str, work: dict[str, Any]) -> str:
+    """What one measurement of a side counted."""
+    return (
+        f"| {title} | {work['parameters']:,} | {work['num_envs']} × {work['rollout_length']} | {work['minibatch_size']} "
+        f"| {work['epochs']} | {work['env_steps']:,} | {work['gradient_steps']:,} | {', '.join(work['precision'])} |"
+    )
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    """Where and with what it was measured."""
+    machine = result["machine"]
+    used: dict[str, str] = {}
+    for done in result["measurements"].values():
+        used |= done[0]["versions"]
+    threads = {one["work"]["threads"] for one in result["measurements"].get("sb3", [])}
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}; "
+        f"{', '.join(f'{package} {number}' for package, number in used.items())}"
+        f"{f'; PyTorch with {max(threads)} threads' if threads else ''}; "
+        f"load average before the run {result['load_before']} (an idle machine is near 0); {result['date']}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The package keeps its shape: who may import whom, how long a file may be, what must be documented.
+
+The sources are read, not run, so that an import inside a function counts as well.
+"""
+
+import ast
+import configparser
+import graphlib
+import pathlib
+
+import pytest
+
+import kerasrl_pg
+
+ROOT = pathlib.Path(kerasrl_pg.__file__).parent
+SOURCES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+
+ARROWS: dict[str, set[str]] = {
+    "types": set(),
+    "seeding": set(),
+    "spaces": set(),
+    "episode_log": set(),
+    "ops": {"types"},
+    "algorithms": {"ops", "types"},
+    "models": {"ops", "seeding", "spaces"},
+    "envs": {"seeding", "spaces", "types"},
+    "learner": {"models", "ops", "seeding", "types"},
+    "collect": {"envs", "ops", "seeding", "types"},
+    "evaluate": {"envs"},
+    "export": {"models", "ops", "seeding", "spaces"},
+    "plotting": {"episode_log"},
+    "video": {"envs"},
+    "agent": {
+        "algorithms", "envs", "episode_log", "evaluate", "export", "learner", "models", "ops", "seeding", "spaces",
+    },
+    "training": {"agent", "collect", "envs", "learner", "ops", "seeding", "spaces", "types"},
+    "presets": {"algorithms", "models"},
+    "fit": {"agent", "algorithms", "envs", "models", "presets", "seeding", "training"},
+}  # fmt: skip
+"""Room -> the rooms that it imports: all of them, so that a needless arrow is noticed too."""
+
+SHELL = {"__init__", "__main__", "cli", "demo"}
+"""What stands around the library: it may use everything, and nothing in the library knows it."""
+
+ALGORITHMS_OUTSIDE = {"__future__", "dataclasses", "functools", "typing", "tensorflow", "keras.optimizers.schedules"}
+"""Foreign modules that an algorithm may import; of Keras only the type of a schedule."""
+
+OPS_OUTSIDE = {
+    "__future__", "typing", "math", "numpy", "tensorflow", "tensorflow_probability", "gymnasium", "gymnasium.spaces",
+}  # fmt: skip
+"""Foreign modules that an operation may import: tensors, and the description of an action space."""
+
+DISTRIBUTES = {"learner.py", "ops/statistics.py", "fit.py", "agent.py"}
+"""Files that may say `tf.distribute`: the gradient step, sums over replicas, and two that hand a strategy through."""
+
+LONGEST_FILE = 400
+"""Lines: what a stranger still reads from top to bottom."""
+
+
+def room_of(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def imported_modules(tree: ast.Module) -> set[str]:
+    """Full names of all that a file imports; of this package's own modules with the names taken from the top."""
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import would escape this test"
+            if node.module == "kerasrl_pg":
+                modules |= {f"kerasrl_pg.{alias.name}" for alias in node.names}
+            else:
+                modules.add(str(node.module))
+    return modules
+
+
+def imported_rooms(tree: ast.Module) -> set[str]:
+    return {name.split(".")[1] for name in imported_modules(tree) if name.startswith("kerasrl_pg.")}
+
+
+def foreign_modules(room: str) -> set[str]:
+    files = [tree for file, tree in SOURCES.items() if room_of(file) == room]
+    return {name for tree in files for name in imported_modules(tree) if not name.startswith("kerasrl_pg")}
+
+
+def test_every_room_imports_what_the_table_says_and_nothing_else():
+    found: dict[str, set[str]] = {}
+    for file, tree in SOURCES.items():
+        found.setdefault(room_of(file), set()).update(imported_rooms(tree) - {room_of(file)})
+    assert {room: arrows for room, arrows in found.items() if room not in SHELL} == ARROWS
+
+
+def test_the_arrows_make_no_circle():
+    graphlib.TopologicalSorter(ARROWS).prepare()
+
+
+def test_algorithms_see_tensors_and_operations_only():
+    assert foreign_modules("algorithms") <= ALGORITHMS_OUTSIDE
+
+
+def test_operations_see_tensors_only():
+    assert foreign_modules("ops") <= OPS_OUTSIDE
+
+
+def test_only_the_gradient_step_and_sums_over_replicas_know_distribution():
+    def says_distribute(tree: ast.Module) -> bool:
+        return any(isinstance(node, ast.Attribute) and node.attr == "distribute" for node in ast.walk(tree))
+
+    assert {file for file, tree in SOURCES.items() if says_distribute(tree)} <= DISTRIBUTES
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_a_file_is_short_enough_to_be_read(file):
+    assert len((ROOT / file).read_text().splitlines()) <= LONGEST_FILE
+
+
+def hyperparameters() -> list[tuple[str, str, ast.stmt | None]]:
+    """`(class.field, file, the statement below)` of every field of every algorithm."""
+    found: list[tuple[str, str, ast.stmt | None]] = []
+    for file, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if room_of(file) == "algorithms" and isinstance(node, ast.ClassDef):
+                below = [*node.body[1:], None]
+                found += [
+                    (f"{node.name}.{statement.target.id}", file, following)
+                    for statement, following in zip(node.body, below, strict=True)
+                    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+                ]
+    return found
+
+
+def test_every_hyperparameter_is_documented_where_it_stands():
+    assert len(hyperparameters()) > 20  # the walk does find them
+    for name, file, below in hyperparameters():
+        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        assert is_text and isinstance(below.value.value, str), f"{name} in {file} has no docstring under it"
+
+
+def test_the_version_is_the_same_where_it_is_installed_from_and_where_it_is_asked_for():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg")
+    assert setup["metadata"]["version"] == kerasrl_pg.__version__

@@ -1,0 +1,47 @@
+"""What `import kerasrl_pg` offers, and what it costs."""
+
+import ast
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import kerasrl_pg
+
+FUNCTIONS = [value for value in (getattr(kerasrl_pg, name) for name in kerasrl_pg.__all__) if inspect.isfunction(value)]
+
+
+@pytest.mark.parametrize("name", kerasrl_pg.__all__)
+def test_every_public_name_can_be_imported_and_says_what_it_is(name):
+    assert inspect.getdoc(getattr(kerasrl_pg, name))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_parameter_of_a_public_function_is_documented(function):
+    documented = inspect.getdoc(function) or ""
+    assert [name for name in inspect.signature(function).parameters if f"\n    {name}: " not in documented] == []
+
+
+def test_type_checkers_see_the_names_that_are_imported_lazily():
+    tree = ast.parse(pathlib.Path(kerasrl_pg.__file__).read_text())
+    guarded = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.name for node in imports for alias in node.names} == set(kerasrl_pg.__all__)
+
+
+def test_dir_lists_the_public_names():
+    assert set(kerasrl_pg.__all__) <= set(dir(kerasrl_pg))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'kerasrl_pg' has no attribute 'DQN9'"):
+        _ = kerasrl_pg.DQN9
+
+
+def test_importing_the_package_does_not_import_tensorflow():
+    # In a process of its own: this one has it already.
+    code = "import sys, kerasrl_pg; print([m for m in ('tensorflow', 'keras', 'gymnasium') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
