@@ -1,7 +1,7 @@
 """Times this library beside Stable-Baselines3: the same work, on the same machine, in one run.
 
     python benchmarks/compare.py                    # all workloads: about half an hour on 2 idle cores
-    python benchmarks/compare.py --quick            # one short repeat of each, to see that it works: 5 minutes
+    python benchmarks/compare.py --quick            # one short repeat of each, to see that it works: minutes
     python benchmarks/compare.py --only pong        # one workload
     python benchmarks/compare.py --peer-python DIR/bin/python    # Stable-Baselines3 lives in another environment
 
@@ -176,17 +176,14 @@ def compare(name: str, quick: bool, peer_python: str, load: float) -> dict[str, 
 
     workload = sized(WORKLOADS[name], quick)
     missing = missing_peer(workload, peer_python)
-    measurements: dict[str, list[dict[str, Any]]] = {
-        side: [] for side in workload.sides if side != "sb3" or not missing
-    }
+    runnable = [side for side, spec in workload.sides.items() if spec.library == "ours" or not missing]
+    measurements: dict[str, list[dict[str, Any]]] = {side: [] for side in runnable}
     for repeat in range(1 if quick else REPEATS):
         for side, done in measurements.items():
-            done.append(in_own_process(name, side, repeat, quick, peer_python))
+            python = sys.executable if workload.sides[side].library == "ours" else peer_python
+            done.append(in_own_process(name, side, repeat, quick, python))
             print(f"{name} {side} repeat {repeat}: {done[-1]['steps_per_second']:,.0f} steps/s", flush=True)
-    for side, done in measurements.items():
-        if side != "sb3" and not missing:
-            for own, peer in zip(done, measurements["sb3"], strict=True):
-                check_same_work(f"{name} {side}", own["work"], peer["work"])
+        check_same_work(name, {side: done[-1]["work"] for side, done in measurements.items()})
     return {
         "name": name,
         "workload": dataclasses.asdict(workload),
@@ -207,9 +204,8 @@ def missing_peer(workload: Workload, python: str) -> str | None:
     return f"{python} has no {absent.replace(' ', ', ')}" if absent else None
 
 
-def in_own_process(name: str, side: str, seed: int, quick: bool, peer_python: str) -> dict[str, Any]:
+def in_own_process(name: str, side: str, seed: int, quick: bool, python: str) -> dict[str, Any]:
     """What `measure` returns, of a fresh process."""
-    python = peer_python if side == "sb3" else sys.executable
     command = [python, __file__, "--only", name, "--measure", side, str(seed), *(["--quick"] if quick else [])]
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
@@ -217,23 +213,28 @@ def in_own_process(name: str, side: str, seed: int, quick: bool, peer_python: st
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def check_same_work(name: str, own: dict[str, Any], peer: dict[str, Any]) -> None:
-    """Raises:
-    ValueError: the two sides differ in what makes the work, or ours did less of it.
+def check_same_work(name: str, work: dict[str, dict[str, Any]]) -> None:
+    """Compare what the sides counted, each of ours with each of the peer's.
+
+    Raises:
+        ValueError: they differ in what makes the work, or ours did fewer gradient steps.
     """
-    for fact in ("parameters", "num_envs", "rollout_length", "minibatch_size", "epochs"):
-        if own[fact] != peer[fact]:
-            raise ValueError(f"{name}: {fact} must be equal on both sides, ours is {own[fact]}, theirs {peer[fact]}")
-    if abs(own["env_steps"] - peer["env_steps"]) >= own["num_envs"] * own["rollout_length"]:
-        raise ValueError(
-            f"{name}: env_steps must agree within a rollout, ours are {own['env_steps']}, theirs {peer['env_steps']}"
-        )
-    extra = own["gradient_steps"] / peer["gradient_steps"] - 1
-    if not 0 <= extra <= MOST_EXTRA_GRADIENT_STEPS:
-        raise ValueError(
-            f"{name}: gradient_steps must be the peer's, or up to {MOST_EXTRA_GRADIENT_STEPS:.0%} more, "
-            f"ours are {own['gradient_steps']}, theirs {peer['gradient_steps']}"
-        )
+    peers = [side for side in work if side in PEERS]
+    for side, peer in ((side, peer) for side in work if side not in PEERS for peer in peers):
+        own, other = work[side], work[peer]
+        for fact in ("parameters", "num_envs", "rollout_length", "minibatch_size", "epochs"):
+            if own[fact] != other[fact]:
+                raise ValueError(f"{name}: {fact} must be equal, {side} has {own[fact]}, {peer} {other[fact]}")
+        if abs(own["env_steps"] - other["env_steps"]) >= own["num_envs"] * own["rollout_length"]:
+            raise ValueError(
+                f"{name}: env_steps must agree within a rollout, {side} has {own['env_steps']}, "
+                f"{peer} {other['env_steps']}"
+            )
+        if not 0 <= own["gradient_steps"] / other["gradient_steps"] - 1 <= MOST_EXTRA_GRADIENT_STEPS:
+            raise ValueError(
+                f"{name}: gradient_steps must be the peer's, or up to {MOST_EXTRA_GRADIENT_STEPS:.0%} more, "
+                f"{side} has {own['gradient_steps']}, {peer} {other['gradient_steps']}"
+            )
 
 
 def measure(workload: Workload, side: str, seed: int) -> dict[str, Any]:
@@ -242,7 +243,8 @@ def measure(workload: Workload, side: str, seed: int) -> dict[str, Any]:
     Returns:
         The time, the rate, and the work that was counted.
     """
-    run = run_sb3 if side == "sb3" else run_ours
+    library = workload.sides[side].library
+    run = run_sb3 if library == "sb3" else run_ours
     marks, work, evaluation = run(workload, workload.sides[side], seed)
     seconds, steps = timed_part(marks, workload.steps // 10 if workload.steady else 0)
     return {
@@ -252,7 +254,7 @@ def measure(workload: Workload, side: str, seed: int) -> dict[str, Any]:
         "steps_per_second": steps / seconds,
         "work": work,
         "evaluation_return": evaluation,
-        "versions": versions(PACKAGES["sb3" if side == "sb3" else "ours"]),
+        "versions": versions(PACKAGES[library]),
     }
 
 
@@ -330,6 +332,9 @@ def run_sb3(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.evaluation import evaluate_policy
 
+    if side.threads is not None:
+        torch.set_num_threads(side.threads)
+
     class Clock(BaseCallback):
         def _on_step(self) -> bool:
             return True
@@ -401,75 +406,99 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 def section(result: dict[str, Any]) -> str:
     """One workload as Markdown: the figures, the proof that the work is equal, and where it was measured."""
     workload, measurements = result["workload"], result["measurements"]
+    sides = {side: workload["sides"][side] for side in measurements}
     timing = "first tenth left out: no import, trace or compilation" if workload["steady"] else "all but the imports"
     repeats = len(next(iter(measurements.values())))
-    rows = [
-        f"## {result['name']}: {workload['title']}",
-        "",
-        "| side | steps/s: median (lowest - highest) | seconds: median | × Stable-Baselines3 (lowest - highest) | asked "
-        "for | greedy return after it: lowest |",
-        "|---|---|---|---|---|---|",
-        *(figures(workload["sides"][side], done, measurements.get("sb3")) for side, done in measurements.items()),
-        "",
-        "| side | parameters | environments × rollout | minibatch | epochs | environment steps | gradient steps | precision |",
-        "|---|---|---|---|---|---|---|---|",
-        *(work_row(workload["sides"][side]["title"], done[0]["work"]) for side, done in measurements.items()),
-        "",
-        f"Timed: {timing}; {repeats} repeat{'s' * (repeats > 1)}, sides in turn, seeds 0 to {repeats - 1}. "
-        f"Environment steps are counted in {workload['num_envs']} environments together"
-        + (", 4 frames each." if workload["env"].startswith("ALE/") else "."),
-        "",
-        machine_line(result),
-        "",
-    ]
-    if result["quick"]:
-        rows.insert(1, "\nA quick run: it shows that the comparison works, the figures are rough.")
+    notes = ["A quick run: it shows that the comparison works, the figures are rough."] if result["quick"] else []
     if result["peer_skipped"]:
-        rows.insert(1, f"\nStable-Baselines3 was skipped: {result['peer_skipped']}.")
-    return "\n".join(rows)
+        notes.append(f"Stable-Baselines3 was skipped: {result['peer_skipped']}.")
+    figures_head = ["side", "steps/s", "lowest - highest", "seconds", *(f"× {PEERS[peer].title}" for peer in PEERS)]
+    work_head = ["side", "parameters", "environments × rollout", "minibatch", "epochs", "environment steps"]
+    return "\n\n".join(
+        [
+            f"## {result['name']}: {workload['title']}",
+            *notes,
+            table(
+                [*figures_head, "asked for", "greedy return: lowest"],
+                [figures(sides[side], done, measurements) for side, done in measurements.items()],
+            ),
+            "Steps/s and seconds are medians; × is the ratio of medians, with the lowest and highest ratio of a "
+            "repeat. What is asked for is judged against the faster peer.",
+            table(
+                [*work_head, "gradient steps", "precision"],
+                [work_row(sides[side], done[0]["work"]) for side, done in measurements.items()],
+            ),
+            f"Timed: {timing}; {repeats} repeat{'s' * (repeats > 1)}, the sides in turn. Work as counted in the first "
+            f"repeat; environment steps are those of {workload['num_envs']} environments together"
+            + (", 4 frames each." if workload["env"].startswith("ALE/") else "."),
+            machine_line(result) + "\n",
+        ]
+    )
 
 
-def figures(side: dict[str, Any], done: list[dict[str, Any]], peer: list[dict[str, Any]] | None) -> str:
-    """A row of the table: rates, seconds, and ratios repeat by repeat."""
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def figures(side: dict[str, Any], done: list[dict[str, Any]], measurements: dict[str, list[dict]]) -> list[str]:
+    """A row of the table of one side's figures."""
     rates = [one["steps_per_second"] for one in done]
     seconds = statistics.median(one["seconds"] for one in done)
-    ratio, asked = "", ""
-    if peer and done is not peer:
-        theirs = [one["steps_per_second"] for one in peer]
+    ratios: dict[str, float] = {}
+    cells = []
+    for peer in PEERS:
+        theirs = [one["steps_per_second"] for one in measurements.get(peer, [])]
+        if side["library"] != "ours" or not theirs:
+            cells.append("")
+            continue
         pairs = [own / other for own, other in zip(rates, theirs, strict=True)]
-        value = statistics.median(rates) / statistics.median(theirs)
-        ratio = f"**{value:.1f}** ({min(pairs):.1f} - {max(pairs):.1f})"
-        if side["least_ratio"]:
-            asked = f"≥ {side['least_ratio']:g}: {'met' if value >= side['least_ratio'] else 'missed'}"
-    if side["most_seconds"]:
-        asked = f"≤ {side['most_seconds']:g} s: {'met' if seconds <= side['most_seconds'] else 'missed'}"
+        ratios[peer] = statistics.median(rates) / statistics.median(theirs)
+        cells.append(f"{ratios[peer]:.1f} ({min(pairs):.1f} - {max(pairs):.1f})")
     returns = [one["evaluation_return"] for one in done if one["evaluation_return"] is not None]
-    return (
-        f"| {side['title']} | {statistics.median(rates):,.0f} ({min(rates):,.0f} - {max(rates):,.0f}) | {seconds:.2f} "
-        f"| {ratio} | {asked} | {min(returns) if returns else ''} |"
-    )
+    return [
+        side["title"],
+        f"{statistics.median(rates):,.0f}",
+        f"{min(rates):,.0f} - {max(rates):,.0f}",
+        f"{seconds:.2f}",
+        *cells,
+        verdict(side, min(ratios.values(), default=None), seconds),
+        f"{min(returns):.1f}" if returns else "",
+    ]
 
 
-def work_row(title: str, work: dict[str, Any]) -> str:
-    """What one measurement of a side counted."""
-    return (
-        f"| {title} | {work['parameters']:,} | {work['num_envs']} × {work['rollout_length']} | {work['minibatch_size']} "
-        f"| {work['epochs']} | {work['env_steps']:,} | {work['gradient_steps']:,} | {', '.join(work['precision'])} |"
-    )
+def verdict(side: dict[str, Any], ratio: float | None, seconds: float) -> str:
+    """What is asked of a side, and whether it was reached."""
+    if side["least_ratio"] is not None and ratio is not None:
+        return f"≥ {side['least_ratio']:g}×: {'met' if ratio >= side['least_ratio'] else 'missed'}"
+    if side["most_seconds"] is not None:
+        return f"≤ {side['most_seconds']:g} s: {'met' if seconds <= side['most_seconds'] else 'missed'}"
+    return ""
+
+
+def work_row(side: dict[str, Any], work: dict[str, Any]) -> list[str]:
+    """A row of the table of what one side's process counted."""
+    return [
+        side["title"],
+        f"{work['parameters']:,}",
+        f"{work['num_envs']} × {work['rollout_length']}",
+        str(work["minibatch_size"]),
+        str(work["epochs"]),
+        f"{work['env_steps']:,}",
+        f"{work['gradient_steps']:,}",
+        ", ".join(work["precision"]),
+    ]
 
 
 def machine_line(result: dict[str, Any]) -> str:
     """Where and with what it was measured."""
-    machine = result["machine"]
-    used: dict[str, str] = {}
-    for done in result["measurements"].values():
-        used |= done[0]["versions"]
-    threads = {one["work"]["threads"] for one in result["measurements"].get("sb3", [])}
+    machine, first = result["machine"], [done[0] for done in result["measurements"].values()]
+    used = {package: number for one in first for package, number in one["versions"].items()}
+    threads = [str(one["work"]["threads"]) for one in first if "threads" in one["work"]]
     return (
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}; "
-        f"{', '.join(f'{package} {number}' for package, number in used.items())}"
-        f"{f'; PyTorch with {max(threads)} threads' if threads else ''}; "
-        f"load average before the run {result['load_before']} (an idle machine is near 0); {result['date']}."
+        + ", ".join(f"{package} {number}" for package, number in used.items())
+        + (f"; PyTorch threads: {', '.join(threads)}" if threads else "")
+        + f"; load average before the run {result['load_before']} (near 0 on an idle machine); {result['date']}."
     )
 
 

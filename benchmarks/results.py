@@ -20,6 +20,7 @@ import time
 from typing import Annotated
 
 import numpy as np
+import scipy.stats
 import typer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -41,18 +42,38 @@ class Row:
     evaluation_episodes: int = 100
     save_policy: bool = False
     """Export the policy of the first seed to `saved_models/`."""
+    checkpoint: bool = False
+    """Save after every epoch, for trainings of many minutes."""
 
 
 ROWS = {
     "cartpole-ppo": Row(preset="cartpole-ppo", steps=100_000, target=500.0, save_policy=True),
+    "cartpole-a2c": Row(preset="cartpole-a2c", steps=500_000, target=475.0),
+    "cartpole-reinforce": Row(preset="cartpole-reinforce", steps=1_000_000, target=475.0),
+    "acrobot-ppo": Row(preset="acrobot-ppo", steps=500_000, target=-80.0),
+    "pendulum-ppo": Row(preset="pendulum-ppo", steps=300_000, target=-180.0),
+    "mountaincar-ppo": Row(preset="mountaincar-ppo", steps=1_000_000, target=-110.0),
+    "mountaincar-continuous-ppo": Row(preset="mountaincar-continuous-ppo", steps=500_000, target=90.0),
     "pong-fast": Row(
-        preset="pong-fast", seeds=(0,), steps=1_000_000, target=18.0, by_training=True, evaluation_episodes=20,
+        preset="pong-fast",
+        seeds=(0,),
+        steps=1_000_000,
+        target=18.0,
+        by_training=True,
+        evaluation_episodes=32,
         save_policy=True,
+        checkpoint=True,
     ),
     "pong-ppo": Row(
-        preset="pong-ppo", seeds=(0,), steps=1_000_000, target=-20.0, by_training=True, evaluation_episodes=20
+        preset="pong-ppo",
+        seeds=(0,),
+        steps=1_000_000,
+        target=-20.0,
+        by_training=True,
+        evaluation_episodes=32,
+        checkpoint=True,
     ),
-}  # fmt: skip
+}
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -73,7 +94,100 @@ def run(
 @app.command()
 def report():
     """Write docs/results.md and its plots from what has been measured."""
-    raise NotImplementedError
+    import kerasrl_pg as krl
+    from kerasrl_pg.episode_log import EpisodeLog
+    from kerasrl_pg.presets import PRESETS
+
+    lines = [HEADER]
+    for name, row in ROWS.items():
+        results = [json.loads(path.read_text()) for path in sorted((RESULTS / name).glob("seed-*.json"))]
+        if results:
+            lines.append(table_line(name, row, PRESETS[row.preset].env, results))
+    lines.append("")
+    for name, row in ROWS.items():
+        logs = [EpisodeLog.from_csv(path) for path in sorted((RESULTS / name).glob("seed-*-episodes.csv"))]
+        if logs:
+            krl.plot_history(logs, RESULTS / name / "learning_curve.png")
+            lines.append(section(name, row, PRESETS[row.preset], len(logs)))
+    (ROOT / "docs" / "results.md").write_text("\n".join(lines))
+
+
+HEADER = """# Results
+
+Written by `python benchmarks/results.py report` from the files in [`results/`](results); nothing here is typed by hand.
+`python benchmarks/results.py run ROW` measures a row anew once its files are removed.
+
+*Evaluation* is the mean return of the greedy policy after training, on Gymnasium's own environment (Atari: ale-py's
+vector environment, whole games, rewards not clipped), over the seeds of training, with a 95 % bootstrap interval where
+there is more than one seed. *Worst seed* is the lowest of the seeds' means. *Last 100* is the mean return of the last
+100 training episodes, which act by sampling. *Training* is the time per seed, compilation included; it was taken while
+the machine did other work as well, so it is an upper bound (for speed see `benchmarks/`).
+
+| row | environment | steps | seeds | target | evaluation | worst seed | last 100 | target met | training |
+|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def table_line(name: str, row: Row, env: str, results: list[dict]) -> str:
+    """One line of the table."""
+    means = np.array([result["evaluation"]["mean"] for result in results])
+    last = np.array([result["last_100_training_episodes"] for result in results])
+    judged = last if row.by_training else means
+    seconds = np.median([result["training_seconds"] for result in results])
+    steps = int(np.median([result["agent"]["steps"] for result in results]))
+    target = f"{row.target:g}{' (last 100)' if row.by_training else ''}"
+    met = f"{int((judged >= row.target).sum())} of {len(results)}"
+    cells = [
+        f"[{name}](#{name})",
+        env,
+        f"{steps:,}",
+        len(results),
+        target,
+        with_interval(means),
+        f"{means.min():.1f}",
+        with_interval(last),
+        met,
+        f"{seconds:.0f} s",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def with_interval(values: np.ndarray) -> str:
+    """The mean and, of more than one value, its 95 % bootstrap interval."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    if np.ptp(values) == 0:
+        return f"{values[0]:.1f} (all equal)"
+    interval = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval
+    return f"{values.mean():.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+
+
+def section(name: str, row: Row, preset, seeds: int) -> str:
+    """A row's curve and how to get it again."""
+    result = json.loads((RESULTS / name / f"seed-{row.seeds[0]}.json").read_text())
+    agent, made_on = result["agent"], result["machine"]
+    settings = ", ".join(f"{key} {value}" for key, value in agent["algorithm"]["settings"].items() if _is_plain(value))
+    protocol = ", ".join(f"{key} {value}" for key, value in agent["protocol"].items())
+    versions = ", ".join(f"{key} {value}" for key, value in made_on.items())
+    return "\n".join(
+        [
+            f"## {name}",
+            "",
+            f"![Episode return against environment steps](results/{name}/learning_curve.png)",
+            "",
+            f"`fit_agent({preset.env!r}, {row.preset!r}, steps={row.steps:_})`, {seeds} seed(s), {preset.num_envs} "
+            f"environments; settings from: {preset.source}.",
+            "",
+            f"* {agent['algorithm']['name']}: {settings}.",
+            *([f"* Protocol: {protocol}."] if protocol else []),
+            f"* Machine: {versions}.",
+            f"* Again: `{result['command']}`.",
+            "",
+        ]
+    )
+
+
+def _is_plain(value) -> bool:
+    return not isinstance(value, dict)
 
 
 def measure(name: str, seed: int) -> None:
@@ -82,7 +196,7 @@ def measure(name: str, seed: int) -> None:
     from kerasrl_pg.presets import PRESETS
 
     row = ROWS[name]
-    checkpoint = CHECKPOINTS / f"{name}-{seed}"
+    checkpoint = CHECKPOINTS / f"{name}-{seed}" if row.checkpoint else None
     env = PRESETS[row.preset].env
     started = time.perf_counter()
     agent = krl.fit_agent(

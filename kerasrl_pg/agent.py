@@ -218,7 +218,8 @@ class Agent:
 
         @tf.function(input_signature=[specs, tf.TensorSpec([2], tf.int32)], autograph=False)
         def sampled(observation, seed):
-            return ops.to_environment(self.action_space, self.policy(observation).distribution.sample(seed=seed))
+            action = ops.sample(self.action_space, self.policy(observation).distribution, seed)
+            return ops.to_environment(self.action_space, action)
 
         return greedy, sampled
 

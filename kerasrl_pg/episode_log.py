@@ -68,3 +68,22 @@ class EpisodeLog:
             writer = csv.writer(file)
             writer.writerow(("step", "episode_return", "episode_length"))
             writer.writerows(zip(self.step, self.episode_return, self.episode_length, strict=True))
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike) -> EpisodeLog:
+        """Read what `to_csv` wrote.
+
+        Example:
+            >>> import tempfile
+            >>> log = EpisodeLog()
+            >>> log.extend([10], [1.0], [10])
+            >>> with tempfile.TemporaryDirectory() as directory:
+            ...     log.to_csv(f"{directory}/episodes.csv")
+            ...     EpisodeLog.from_csv(f"{directory}/episodes.csv").episode_return
+            [1.0]
+        """
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        log = cls()
+        log.extend(*([float(row[name]) for row in rows] for name in ("step", "episode_return", "episode_length")))
+        return log

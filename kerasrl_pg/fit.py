@@ -6,7 +6,6 @@ import difflib
 import math
 import numbers
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 

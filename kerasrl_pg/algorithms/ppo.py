@@ -46,7 +46,8 @@ class PPO:
     clip_epsilon: float | LearningRateSchedule = 0.2
     """Bound of the probability ratio's distance from 1 (ε); a Keras schedule counts gradient steps."""
     clip_value: float | None = None
-    """Bound of the value's change within an update, in units of return; None for none."""
+    """Bound of the value's change within an update; None for none. In units of return, or of the targets' standard
+    deviation where the model normalises them."""
     value_coef: float = 0.5
     """Weight of the value loss (c₁)."""
     entropy_coef: float = 0.01
@@ -67,8 +68,11 @@ class PPO:
             validation.check_range(self, name, 0, 1)
         for name in ("value_coef", "entropy_coef"):
             validation.check_range(self, name, 0, float("inf"))
-        for name in ("clip_epsilon", "clip_value", "max_gradient_norm", "target_kl", "adaptive_kl"):
-            validation.check_range(self, name, 0, float("inf"), above=True)
+        if not isinstance(self.clip_epsilon, LearningRateSchedule):
+            validation.check_range(self, "clip_epsilon", 0, float("inf"), above=True)
+        for name in ("clip_value", "max_gradient_norm", "target_kl", "adaptive_kl"):
+            validation.check_range(self, name, 0, float("inf"), above=True, optional=True)
+        validation.check_switch(self, "normalize_advantage")
         if self.rollout_length % self.num_minibatches:
             raise ValueError(
                 f"PPO: num_minibatches must divide rollout_length ({self.rollout_length}), got {self.num_minibatches}"

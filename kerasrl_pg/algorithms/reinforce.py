@@ -41,7 +41,8 @@ class Reinforce:
     def __post_init__(self):
         validation.check_range(self, "discount", 0, 1)
         validation.check_range(self, "entropy_coef", 0, float("inf"))
-        validation.check_range(self, "max_gradient_norm", 0, float("inf"), above=True)
+        validation.check_switch(self, "standardize_returns")
+        validation.check_range(self, "max_gradient_norm", 0, float("inf"), above=True, optional=True)
 
     def update(self, learner, rollout: Rollout, seed: tf.Tensor) -> Metrics:
         """One step on all episodes."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
-def check_range(algorithm: Any, name: str, low: float, high: float, *, above: bool = False) -> None:
-    """Require `low <= algorithm.name <= high` (`low <` if `above`); None and schedules pass.
+def check_range(
+    algorithm: Any, name: str, low: float, high: float, *, above: bool = False, optional: bool = False
+) -> None:
+    """Require a finite `low <= algorithm.name <= high` (`low <` if `above`); None passes if `optional`.
 
     Raises:
         ValueError: the value is outside, or is no number.
     """
     value = getattr(algorithm, name)
-    if value is None or callable(value):
+    if value is None and optional:
         return
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not low <= value <= high or (above and value == low):
-        bracket = "(" if above else "["
-        raise ValueError(f"{type(algorithm).__name__}: {name} must be in {bracket}{low}, {high}], got {value!r}")
+        interval = f"{'(' if above else '['}{low}, {high}{']' if math.isfinite(high) else ')'}"
+        none = " or None" if optional else ""
+        raise ValueError(f"{type(algorithm).__name__}: {name} must be in {interval}{none}, got {value!r}")
 
 
 def check_count(algorithm: Any, name: str) -> None:
@@ -29,6 +33,17 @@ def check_count(algorithm: Any, name: str) -> None:
     value = getattr(algorithm, name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{type(algorithm).__name__}: {name} must be a positive integer, got {value!r}")
+
+
+def check_switch(algorithm: Any, name: str) -> None:
+    """Require True or False.
+
+    Raises:
+        ValueError: it is something else, such as a text that Python counts as true.
+    """
+    value = getattr(algorithm, name)
+    if not isinstance(value, bool):
+        raise ValueError(f"{type(algorithm).__name__}: {name} must be True or False, got {value!r}")
 
 
 def check_choice(algorithm: Any, name: str, choices: tuple[str, ...]) -> None:

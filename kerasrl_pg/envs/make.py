@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
@@ -152,7 +152,7 @@ def _vector_env(env_id: str, num_envs: int) -> VectorAdapter:
 
 
 def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
-    kept = [lambda make=make: _FinalObservationKept(make()) for make in makers]  # type: ignore[misc]
+    kept = [lambda make=make: _FinalObservationKept(make()) for make in makers]
     return SyncVectorEnv(kept, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
@@ -225,7 +225,7 @@ def _facts(spec: Any) -> dict[str, Any]:
     return {"reward_threshold": spec.reward_threshold, "max_episode_steps": spec.max_episode_steps}
 
 
-def _is_tensor_env(env: Any) -> bool:
+def _is_tensor_env(env: Any) -> TypeGuard[TensorEnv]:
     names = (
         "observation_space",
         "action_space",

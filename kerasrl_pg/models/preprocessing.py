@@ -151,11 +151,8 @@ def encode_leaf(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTe
         flat = keras.layers.Flatten()(tensor)  # [B, K]
         return OneHot(space.nvec.ravel(), np.ravel(space.start))(flat)  # [B, sum(nvec)]
     tensor = _unit_interval(space, tensor)
-    channels_last = _channels_last(space.shape)
     if is_image(space):
-        if channels_last is not None:
-            tensor = channels_last(tensor)
-        return tensor  # [B, height, width, channels]
+        return _channels_last(space.shape or (), tensor)  # [B, height, width, channels]
     # In float32 whatever the trunk computes in: a normalizer that follows needs all the digits.
     return keras.layers.Flatten(dtype="float32")(tensor)  # [B, features]
 
@@ -196,17 +193,16 @@ def _is_channels_first(shape: tuple[int, ...]) -> bool:
     return shape[0] < shape[2]
 
 
-def _channels_last(shape: tuple[int, ...]):
+def _channels_last(shape: tuple[int, ...], tensor: keras.KerasTensor) -> keras.KerasTensor:
     if len(shape) == 2:
-        return keras.layers.Reshape((*shape, 1))  # [B, height, width, 1]
+        return keras.layers.Reshape((*shape, 1))(tensor)  # [B, height, width, 1]
     if len(shape) == 3 and _is_channels_first(shape):
-        return keras.layers.Permute((2, 3, 1))  # [B, channels, height, width] -> [B, height, width, channels]
+        return keras.layers.Permute((2, 3, 1))(tensor)  # [B, channels, height, width] -> [B, height, width, channels]
     if len(shape) == 4:
         stack, height, width, channels = shape
-        permute = keras.layers.Permute((2, 3, 1, 4))  # -> [B, height, width, stack, channels]
-        reshape = keras.layers.Reshape((height, width, stack * channels))
-        return lambda tensor: reshape(permute(tensor))
-    return None
+        tensor = keras.layers.Permute((2, 3, 1, 4))(tensor)  # -> [B, height, width, stack, channels]
+        return keras.layers.Reshape((height, width, stack * channels))(tensor)
+    return tensor
 
 
 def _unit_interval(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTensor:

@@ -10,6 +10,7 @@ from kerasrl_pg.ops.distributions import (
     action_spec,
     mode,
     parameter_size,
+    sample,
     to_environment,
 )
 from kerasrl_pg.ops.policy_losses import (
@@ -65,6 +66,7 @@ __all__ = [
     "normalize",
     "parameter_size",
     "policy_gradient_loss",
+    "sample",
     "td_error",
     "to_environment",
     "unit_mean_weight",

@@ -114,6 +114,34 @@ def mode(action_space: Space, distribution: tfd.Distribution) -> tf.Tensor:
     return distribution.mode()
 
 
+def sample(action_space: Space, distribution: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
+    """Draw an action for each state: a ~ π(a|s), a pure function of the seed.
+
+    Of a policy that diverged, whose parameters are NaN, TensorFlow draws a choice one beyond the last, which makes
+    `log_prob` raise; it is brought back into range, and the loss that follows is NaN, as callbacks expect.
+
+    Args:
+        action_space: Of one environment.
+        distribution: As `action_distribution` makes it.
+        seed: [2] int32.
+
+    Returns:
+        An action in the policy's units, [B, ...].
+
+    Example:
+        >>> policy = action_distribution(Discrete(3), tf.constant([[0.0, 50.0, 0.0]]))
+        >>> sample(Discrete(3), policy, tf.constant([1, 2])).numpy().tolist()
+        [1]
+    """
+    action = distribution.sample(seed=seed)
+    match action_space:
+        case Discrete():
+            return tf.minimum(action, int(action_space.n) - 1)
+        case MultiDiscrete():
+            return tf.minimum(action, tf.constant(action_space.nvec.ravel() - 1, action.dtype))  # [B, K]
+    return action
+
+
 def to_environment(action_space: Space, action: tf.Tensor) -> tf.Tensor:
     """What the environment takes, from an action in the policy's units: scaled, clipped, shaped and cast.
 

@@ -63,6 +63,11 @@ class GraphEngine:
             self.carry = tf.nest.pack_sequence_as(self.carry, [tf.constant(x) for x in stored])
         self._seconds_per_round: dict[str, float] | None = None
 
+    def most_updates(self, steps: int) -> int:
+        """How many updates one `run` may do where `steps` environment steps are left: only the last may pass them."""
+        steps_per_update = self.collector.length * self.collector.environment.num_envs  # whole episodes take fewer
+        return min(self.updates_per_call, -(-steps // steps_per_update))
+
     def run(self, updates: int) -> Report:
         """The next `updates` updates, at most `updates_per_call`."""
         started = time.perf_counter()
@@ -152,8 +157,6 @@ class VectorEngine:
         jit_compile: compile the policy and the update with XLA; not under a strategy.
     """
 
-    updates_per_call = 1
-
     def __init__(self, agent: Agent, environment: VectorAdapter, clip_reward: bool, jit_compile: bool):
         self.agent = agent
         self._clip_reward = clip_reward
@@ -183,6 +186,10 @@ class VectorEngine:
             value and _compiled(value, observation, jit_compile=jit_compile),
             env_seed & 0x3FFFFFFF,
         )
+
+    def most_updates(self, steps: int) -> int:
+        """One update a call."""
+        return 1
 
     def run(self, updates: int) -> Report:
         """The next update."""
@@ -228,7 +235,7 @@ def _best_seconds(call: Callable[[], Any], repeats: int = 3) -> float:
 def _policy_functions(agent: Agent) -> tuple[PolicyAct, PolicyValue | None]:
     def act(observation, seed):
         distribution, value = agent.policy(observation)
-        action = distribution.sample(seed=seed)
+        action = ops.sample(agent.action_space, distribution, seed)
         return action, distribution.log_prob(action), value
 
     def value(observation):

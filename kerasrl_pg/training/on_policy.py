@@ -39,7 +39,11 @@ def train_on_policy(
     epoch = agent.history.epoch[-1] + 1 if agent.history.epoch else 0
     epochs_before = list(agent.history.epoch)
     hooks = keras.callbacks.CallbackList(
-        [agent.history, *callbacks], model=agent.model, steps=updates_per_epoch, verbose=0
+        [agent.history, *callbacks],
+        model=agent.model,
+        steps=updates_per_epoch,
+        verbose=0,
+        run=agent.describe(),  # `history.params["run"]`: the environment's protocol, the algorithm's settings
     )
     agent.model.stop_training = False
     hooks.on_train_begin()
@@ -60,8 +64,7 @@ def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple
     reports: list[Report] = []
     started, steps_before, batch, solved = time.perf_counter(), agent.steps, 0, False
     while batch < updates_per_epoch and agent.steps < steps and not solved and not agent.model.stop_training:
-        updates = min(engine.updates_per_call, updates_per_epoch - batch, _updates_left(agent, steps))
-        report = engine.run(updates)
+        report = engine.run(min(engine.most_updates(steps - agent.steps), updates_per_epoch - batch))
         reports.append(report)
         for i in range(len(report.steps)):
             hooks.on_train_batch_begin(batch)
@@ -72,14 +75,6 @@ def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple
         solved = stop_return is not None and len(agent.episodes) >= 100 and agent.episodes.mean_return() >= stop_return
     seconds = time.perf_counter() - started
     return _epoch_logs(agent, reports, seconds, agent.steps - steps_before), solved
-
-
-def _updates_left(agent: Agent, steps: int) -> int:
-    """Updates until the budget is used; whole episodes differ in length, so they are asked for one by one."""
-    if agent.algorithm.rollout_length is None:
-        return 1
-    per_update = agent.steps // agent.updates if agent.updates else 0
-    return -(-(steps - agent.steps) // per_update) if per_update else 1
 
 
 def _log_episodes(agent: Agent, report: Report, update: int) -> None:

@@ -25,7 +25,6 @@ OBSERVATIONS = {
     "gray image": spaces.Box(shape=(40, 40), **UINT8),
     "stack of images": spaces.Box(shape=(2, 8, 8, 3), **UINT8),
     "dict": spaces.Dict({"b": spaces.Box(shape=(8, 8, 3), **UINT8), "a": spaces.Discrete(3)}),
-    "dict with strange keys": spaces.Dict({"policy": VECTOR, "my value/scaled": VECTOR, "7": spaces.Discrete(2)}),
     "tuple": spaces.Tuple([VECTOR, spaces.Dict({"x": spaces.MultiBinary(2), "y": spaces.Box(-1, 1, (2, 2))})]),
 }
 ACTIONS = {
@@ -50,6 +49,13 @@ def test_every_observation_leads_to_a_policy_and_a_value(space):
     assert output.distribution.logits.shape == (3, 2)
     assert output.value.shape == (3,)
     assert np.ptp(output.value) > 0  # the observation does arrive
+
+
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")
+def test_keys_may_be_what_no_keras_layer_can_be_called():
+    space = spaces.Dict({"policy": VECTOR, "my value/scaled": VECTOR, "7": spaces.Discrete(2)})
+    policy = PolicyModel(default_model(space, spaces.Discrete(2)), space, spaces.Discrete(2))
+    assert policy(samples(space, 3)).value.shape == (3,)
 
 
 @pytest.mark.parametrize(("space", "size", "action_shape"), ACTIONS.values(), ids=ACTIONS)

@@ -1,0 +1,254 @@
+"""An agent acts, is saved, and goes on training as if it had never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import kerasrl_pg as krl
+
+EPOCH = 20
+"""Steps: two updates of two environments and five steps."""
+
+
+def small_model():
+    inputs = keras.Input((4,))
+    features = keras.layers.Dense(8, activation="tanh", kernel_initializer=keras.initializers.GlorotUniform(1))(inputs)
+    heads = {
+        name: keras.layers.Dense(size, kernel_initializer=keras.initializers.GlorotUniform(2))(features)
+        for name, size in (("policy", 2), ("value", 1))
+    }
+    return keras.Model(inputs, heads)
+
+
+def fit(steps, algorithm="a2c", *, env="CartPole-v1", **arguments):
+    """Interpreted: XLA's compilation would take most of the time."""
+    settings = {"num_envs": 2, "steps_per_epoch": EPOCH, "jit_compile": False, "verbose": 0}
+    return krl.fit_agent(env, algorithm, steps=steps, **{**settings, **arguments})
+
+
+def assert_same_weights(one, other):
+    for expected, weight in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return fit(3 * EPOCH, model=small_model())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return fit(6 * EPOCH, model=small_model())
+
+
+def test_one_observation_gives_an_action_and_a_batch_a_batch(agent):
+    observations = np.linspace(-1, 1, 28, dtype=np.float32).reshape(7, 4)
+    actions = agent.act(observations)
+    assert actions.shape == (7,)
+    assert all(agent.action_space.contains(action) for action in actions)
+    assert [agent.act(observation) for observation in observations] == actions.tolist()
+    assert agent.action_space.contains(agent.act(observations[0]))
+
+
+@pytest.mark.parametrize("shape", [(3,), (7, 3), (2, 7, 4), ()])
+def test_an_observation_of_another_shape_is_refused_with_both_shapes(agent, shape):
+    with pytest.raises(ValueError, match=r"has shape \[4\], a batch of B has \[B, 4\]; got \["):
+        agent.act(np.zeros(shape))
+
+
+def test_acting_on_any_batch_size_is_one_trace():
+    fresh = krl.Agent(krl.A2C(), small_model(), keras.optimizers.Adam(), spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
+    for batch_size in (1, 7, 100):
+        fresh.act(np.zeros((batch_size, 4)))
+        fresh.act(np.zeros((batch_size, 4)), sample=True)
+    fresh.act(np.zeros(4))
+    assert fresh._greedy.experimental_get_tracing_count() == 1
+    assert fresh._sampled.experimental_get_tracing_count() == 1
+
+
+def test_drawn_actions_follow_their_seed_and_without_one_are_drawn_anew(agent):
+    observations = np.zeros((200, 4))
+    first = agent.act(observations, sample=True, seed=3)
+    assert set(first) == {0, 1}
+    np.testing.assert_array_equal(agent.act(observations, sample=True, seed=3), first)
+    assert (agent.act(observations, sample=True, seed=4) != first).any()
+    assert (agent.act(observations, sample=True) != agent.act(observations, sample=True)).any()
+
+
+def test_an_evaluation_is_of_whole_episodes_on_gymnasiums_environment(agent):
+    result = agent.evaluate(episodes=5, seed=1)
+    environment = gymnasium.make("CartPole-v1")
+    observation, _ = environment.reset(seed=1)
+    steps, ended = 0, False
+    while not ended:
+        observation, _, terminated, truncated, _ = environment.step(agent.act(observation))
+        steps, ended = steps + 1, terminated or truncated
+    assert result.lengths[0] == steps
+    assert result.mean == pytest.approx(result.returns.mean())
+    assert agent.evaluate(episodes=5, seed=1).returns.tolist() == result.returns.tolist()
+
+
+@pytest.mark.parametrize("episodes", [0, -1, 1.5, True])
+def test_a_number_of_episodes_must_be_positive(agent, episodes):
+    with pytest.raises(ValueError, match=f"episodes must be a positive integer, got {episodes}"):
+        agent.evaluate(episodes=episodes)
+
+
+def test_an_environment_with_other_spaces_is_not_evaluated_on(agent):
+    with pytest.raises(ValueError, match=r"the environment's observation_space is .*, the agent's"):
+        agent.evaluate(env="Acrobot-v1")
+
+
+def test_saved_and_loaded_an_agent_is_the_same(agent, tmp_path):
+    loaded = krl.load_agent(agent.save(tmp_path / "new" / "agent"))
+    assert_same_weights(loaded, agent)
+    assert loaded.algorithm == agent.algorithm
+    assert loaded.describe() == agent.describe()
+    assert (loaded.observation_space, loaded.action_space) == (agent.observation_space, agent.action_space)
+    assert loaded.history.history.keys() == agent.history.history.keys()
+    for name, values in agent.history.history.items():
+        np.testing.assert_array_equal(loaded.history.history[name], values)
+    assert loaded.history.epoch == agent.history.epoch == [0, 1, 2]
+    assert vars(loaded.episodes) == vars(agent.episodes)
+    assert [variable.path for variable in loaded.optimizer.variables] == [
+        variable.path for variable in agent.optimizer.variables
+    ]
+    for expected, variable in zip(agent.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_saved_loaded_and_trained_further_equals_the_uninterrupted_training(agent, uninterrupted, tmp_path):
+    loaded = krl.load_agent(agent.save(tmp_path / "agent"))
+    further = fit(3 * EPOCH, loaded)
+    assert further is loaded
+    assert_same_weights(further, uninterrupted)
+    assert further.steps == uninterrupted.steps == 6 * EPOCH
+    assert further.updates == uninterrupted.updates
+    assert vars(further.episodes) == vars(uninterrupted.episodes)
+    assert further.history.epoch == uninterrupted.history.epoch == list(range(6))
+    for name in ("steps", "loss", "episode_return", "learning_rate", "episodes"):
+        np.testing.assert_array_equal(further.history.history[name], uninterrupted.history.history[name])
+
+
+def test_a_checkpoint_is_gone_on_from_until_the_whole_budget(uninterrupted, tmp_path):
+    path = tmp_path / "agent"
+    assert fit(4 * EPOCH, model=small_model(), checkpoint=path).steps == 4 * EPOCH
+    resumed = fit(6 * EPOCH, checkpoint=path)
+    assert_same_weights(resumed, uninterrupted)
+    assert resumed.history.history["steps"] == uninterrupted.history.history["steps"]
+    assert_same_weights(krl.load_agent(path), uninterrupted)
+    assert fit(6 * EPOCH, checkpoint=path).updates == uninterrupted.updates  # nothing is left to do
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent"]
+
+
+ENDLESS = """
+import sys
+sys.path.insert(0, {tests!r})
+import agent_test
+agent_test.fit(10**9, model=agent_test.small_model(), checkpoint={path!r})
+"""
+
+
+def test_a_killed_training_leaves_a_whole_agent_that_resumes_as_if_nothing_had_happened(tmp_path):
+    path = tmp_path / "agent"
+    script = ENDLESS.format(tests=os.path.dirname(__file__), path=str(path))
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not path.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)  # in the middle of some later checkpoint
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    steps = krl.load_agent(path).steps
+    assert steps % EPOCH == 0
+    resumed = fit(steps + EPOCH, checkpoint=path)
+    assert resumed.steps == steps + EPOCH
+    assert_same_weights(resumed, fit(steps + EPOCH, model=small_model()))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent"]  # and nothing half-written beside it
+
+
+def test_killed_between_taking_the_old_agent_away_and_putting_the_new_one_there_none_is_lost(agent, tmp_path):
+    path = agent.save(tmp_path / "agent")
+    scratch = tmp_path / ".agent.saving"
+    scratch.mkdir()
+    path.rename(scratch / "old")  # what `save` had done when it was killed
+    assert krl.load_agent(path).steps == agent.steps
+    resumed = fit(agent.steps, checkpoint=path)
+    assert resumed.updates == agent.updates
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent"]
+
+
+def test_saving_replaces_only_an_agent_and_only_if_told_to(agent, tmp_path):
+    path = agent.save(tmp_path / "agent")
+    with pytest.raises(FileExistsError, match="agent exists already: choose another path"):
+        agent.save(path)
+    assert agent.save(path, overwrite=True) == path
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "cat.png").touch()
+    with pytest.raises(FileExistsError, match="photos exists already"):
+        agent.save(foreign, overwrite=True)
+    with pytest.raises(FileExistsError, match="photos exists already"):
+        agent.export(foreign)
+    assert [entry.name for entry in foreign.iterdir()] == ["cat.png"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"agent", "photos"}
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path):
+    class Mine(keras.layers.Dense):
+        def get_config(self):
+            raise RuntimeError("this layer cannot be saved")
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, {"policy": Mine(2)(inputs), "value": Mine(1)(inputs)})
+    agent = krl.Agent(krl.A2C(), model, keras.optimizers.Adam(), spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
+    with pytest.raises(RuntimeError, match="this layer cannot be saved"):
+        agent.save(tmp_path / "agent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_without_an_agent_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(FileNotFoundError, match=r"no saved agent at .*: agent\.json is missing"):
+            krl.load_agent(path)
+
+
+def test_an_agent_of_a_users_algorithm_needs_it_to_be_loaded(agent, tmp_path):
+    path = agent.save(tmp_path / "agent")
+    description = json.loads((path / "agent.json").read_text())
+    description["algorithm"]["name"] = "Mine"
+    (path / "agent.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"algorithm 'Mine' is not of this package: pass load_agent\(algorithm="):
+        krl.load_agent(path)
+    mine = krl.A2C(discount=0.5)
+    assert krl.load_agent(path, algorithm=mine).algorithm is mine
+
+
+def test_an_agent_without_an_id_is_loaded_with_its_environment(tmp_path):
+    def make():
+        return gymnasium.make("CartPole-v1")
+
+    path = fit(10, env=make).save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"pass evaluate\(env="):
+        krl.load_agent(path).evaluate(episodes=1)
+    assert krl.load_agent(path, env=make).evaluate(episodes=1).mean > 0
+
+
+def test_a_learning_rate_that_a_callback_moved_is_kept(tmp_path):
+    halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    agent = fit(EPOCH, model=small_model(), optimizer=keras.optimizers.Adam(0.01), callbacks=[halve])
+    loaded = krl.load_agent(agent.save(tmp_path / "agent"))
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(0.005)

@@ -1,0 +1,83 @@
+import importlib
+import json
+import pathlib
+import sys
+
+import pytest
+
+from kerasrl_pg.presets import PRESETS
+
+FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
+WORK = {
+    "parameters": 9155,
+    "num_envs": 8,
+    "rollout_length": 32,
+    "minibatch_size": 256,
+    "epochs": 20,
+    "env_steps": 10_240,
+    "gradient_steps": 800,
+    "precision": ["float32"],
+}
+
+
+@pytest.fixture
+def compare(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("compare")
+
+
+def measured(rate, title="ours", library="ours", least_ratio=None):
+    side = {"title": title, "library": library, "least_ratio": least_ratio, "most_seconds": None}
+    done = [{"steps_per_second": one, "seconds": 100 / one, "evaluation_return": None} for one in rate]
+    return side, done
+
+
+@pytest.mark.parametrize(
+    ("workload", "preset"),
+    [("cartpole-zoo", "cartpole-ppo"), ("cartpole-solved", "cartpole-ppo"), ("pong", "pong-ppo")],
+)
+def test_the_timed_settings_are_those_of_the_preset(compare, workload, preset):
+    timed = compare.WORKLOADS[workload]
+    algorithm, optimizer = compare.our_settings(timed)
+    settings = PRESETS[preset].build(timed.steps, timed.num_envs)
+    own, tuned = vars(algorithm).copy(), vars(settings.algorithm).copy()
+    assert own.pop("clip_epsilon").get_config() == tuned.pop("clip_epsilon").get_config()
+    assert own == tuned
+    assert {**optimizer.get_config(), "name": None} == {**settings.optimizer.get_config(), "name": None}
+    assert (timed.env, timed.num_envs) == (PRESETS[preset].env, PRESETS[preset].num_envs)
+
+
+@pytest.mark.parametrize("fact", ["parameters", "num_envs", "rollout_length", "minibatch_size", "epochs"])
+def test_a_comparison_of_unequal_settings_is_an_error(compare, fact):
+    with pytest.raises(ValueError, match=fact):
+        compare.check_same_work("cartpole", {"graph": WORK, "sb3": {**WORK, fact: WORK[fact] + 1}})
+
+
+def test_we_may_do_a_little_more_work_than_the_peer_but_never_less(compare):
+    compare.check_same_work("cartpole", {"vector": {**WORK, "gradient_steps": 820}, "sb3": WORK})
+    for gradient_steps in (799, 900):
+        with pytest.raises(ValueError, match="gradient_steps"):
+            compare.check_same_work("cartpole", {"vector": {**WORK, "gradient_steps": gradient_steps}, "sb3": WORK})
+    with pytest.raises(ValueError, match="env_steps"):
+        compare.check_same_work("cartpole", {"vector": {**WORK, "env_steps": 10_240 - 256}, "sb3": WORK})
+
+
+def test_what_is_asked_for_is_judged_against_the_faster_peer(compare):
+    side, done = measured([90.0, 100.0, 110.0], least_ratio=20.0)
+    peers = {"sb3": measured([1.0, 1.0, 1.0])[1], "sb3-1-thread": measured([9.0, 10.0, 10.0])[1]}
+    row = compare.figures(side, done, peers)
+    assert row[4:7] == ["100.0 (90.0 - 110.0)", "10.0 (10.0 - 11.0)", "≥ 20×: missed"]
+
+
+def test_a_peer_that_is_not_installed_is_named(compare, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')  # -S: no site-packages, so no peer
+    python.chmod(0o755)
+    assert "stable_baselines3, ale_py, cv2" in compare.missing_peer(compare.WORKLOADS["pong"], str(python))
+
+
+def test_our_side_counts_its_work_and_leaves_the_warm_up_out_of_the_time(compare):
+    workload = compare.dataclasses.replace(compare.WORKLOADS["cartpole"], steps=10_240)
+    result = json.loads(json.dumps(compare.measure(workload, "graph", seed=0)))
+    assert result["work"] == {**WORK, "rollout_length": 128, "epochs": 4, "gradient_steps": 160}
+    assert result["steps"] == 10_240 - 1024

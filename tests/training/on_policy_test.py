@@ -1,0 +1,129 @@
+"""The loop: epochs and batches, what is logged when, and what ends it."""
+
+import itertools
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+
+from kerasrl_pg.agent import Agent
+from kerasrl_pg.algorithms import A2C
+from kerasrl_pg.envs.cartpole import CartPole
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.models import actor_critic, mlp_trunk
+from kerasrl_pg.training import train_on_policy
+from kerasrl_pg.training.engines import GraphEngine, VectorEngine
+
+UPDATES_PER_EPOCH = 4
+
+
+def make_engine(num_envs=2):
+    environment = CartPole(num_envs)
+    spaces = environment.observation_space, environment.action_space
+    model = actor_critic(*spaces, trunk=mlp_trunk((8,), seed=1))
+    optimizer = keras.optimizers.Adam(0.01)
+    optimizer.build(model.trainable_variables)
+    return GraphEngine(Agent(A2C(), model, optimizer, *spaces), environment, UPDATES_PER_EPOCH, jit_compile=False)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """One trace for all tests: each goes on from where the last one stopped."""
+    return make_engine()
+
+
+def train(engine, steps, **arguments):
+    """`steps` more environment steps; an update is 10."""
+    train_on_policy(
+        engine.agent, engine, steps=engine.agent.steps + steps, updates_per_epoch=UPDATES_PER_EPOCH, **arguments
+    )
+
+
+def test_an_epoch_is_a_reporting_interval_and_a_batch_an_update(engine):
+    seen = []
+    spy = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: seen.append("epoch"),
+        on_train_batch_begin=lambda batch, logs: seen.append(batch),
+        on_epoch_end=lambda epoch, logs: seen.append(logs["steps"]),
+    )
+    before = engine.agent.updates
+    start = engine.agent.steps
+    train(engine, 61, callbacks=[spy])
+    assert seen == ["epoch", 0, 1, 2, 3, start + 40, "epoch", 0, 1, 2, start + 70]
+    assert engine.agent.updates - before == 7
+
+
+def test_a_batch_sees_its_own_metrics_and_an_epoch_their_means(engine):
+    batches = []
+    spy = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batches.append(logs["loss"]))
+    train(engine, 40, callbacks=[spy])
+    assert len(set(batches)) == 4
+    assert engine.agent.history.history["loss"][-1] == pytest.approx(np.mean(batches), rel=1e-6)
+
+
+def test_the_history_goes_on_where_training_does(engine):
+    history = engine.agent.history
+    epochs = len(history.epoch)
+    train(engine, 40)
+    train(engine, 40)
+    assert history.epoch == list(range(epochs + 2))
+    assert {len(values) for values in history.history.values()} == {epochs + 2}
+
+
+def test_figures_of_after_the_epoch_are_in_its_log():
+    engine = make_engine()
+    figures = itertools.count(5)
+    train(engine, 80, after_epoch=lambda: {"eval_return": float(next(figures))})
+    assert engine.agent.history.history["eval_return"] == [5.0, 6.0]
+
+
+def test_a_callback_ends_training_through_the_model_and_the_next_training_runs_again(engine):
+    class StopAtSecondEpoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epochs = getattr(self, "epochs", 0) + 1
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = self.epochs == 2
+
+    start = engine.agent.steps
+    train(engine, 400, callbacks=[StopAtSecondEpoch()])
+    assert engine.agent.steps == start + 80
+    train(engine, 40)
+    assert engine.agent.steps == start + 120
+
+
+def test_a_budget_that_is_used_up_already_trains_nothing(engine):
+    before, weights = engine.agent.steps, engine.agent.model.get_weights()
+    train_on_policy(engine.agent, engine, steps=before, updates_per_epoch=4)
+    assert engine.agent.steps == before
+    for expected, weight in zip(weights, engine.agent.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_an_episode_is_logged_at_the_step_at_which_it_ended():
+    engine = make_engine(num_envs=1)
+    train(engine, 200)
+    log = engine.agent.episodes
+    assert len(log) > 2
+    assert log.step == np.cumsum(log.episode_length).tolist()
+    assert log.episode_return == log.episode_length  # CartPole pays 1 a step
+
+
+def test_side_by_side_the_steps_of_all_environments_count(engine):
+    log = engine.agent.episodes
+    assert log.step == sorted(log.step)
+    assert 0 <= engine.agent.steps - sum(log.episode_length) <= 2 * 500  # two episodes are not over yet
+
+
+def test_a_step_that_only_resets_is_no_step_of_the_budget():
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2)  # NEXT_STEP: an episode's end costs a step
+    environment = VectorAdapter(vector)
+    model = actor_critic(environment.observation_space, environment.action_space, trunk=mlp_trunk((8,)))
+    optimizer = keras.optimizers.Adam(0.0)
+    agent = Agent(A2C(), model, optimizer, environment.observation_space, environment.action_space)
+    engine = VectorEngine(agent, environment, clip_reward=False, jit_compile=False)
+    train_on_policy(agent, engine, steps=400, updates_per_epoch=10)
+    resets = agent.updates * 10 - agent.steps
+    assert 0 < resets <= len(agent.episodes)
+    assert 400 <= agent.steps < 410
