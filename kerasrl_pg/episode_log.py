@@ -85,5 +85,8 @@ class EpisodeLog:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
         log = cls()
-        log.extend(*([float(row[name]) for row in rows] for name in ("step", "episode_return", "episode_length")))
+        step, episode_return, episode_length = (
+            [row[name] for row in rows] for name in ("step", "episode_return", "episode_length")
+        )
+        log.extend([int(x) for x in step], [float(x) for x in episode_return], [int(x) for x in episode_length])
         return log

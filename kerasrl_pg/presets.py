@@ -11,8 +11,9 @@ import keras
 from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
+from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, PPO, PolicyGradient, Reinforce
-from kerasrl_pg.models import actor_critic, default_model, nature_conv_trunk
+from kerasrl_pg.models import actor_critic, default_model, mlp_trunk, nature_conv_trunk
 
 ModelBuilder = Callable[..., keras.Model]
 """`build(observation_space, action_space, seed=...) -> keras.Model`."""
@@ -39,7 +40,7 @@ class Preset:
     env: str
     """Gymnasium id."""
     algorithm: str
-    """Name of the algorithm; one preset of each pair is the default of `fit_agent(env, algorithm)`."""
+    """Name of the algorithm."""
     num_envs: int
     """Environments side by side."""
     steps: int
@@ -50,7 +51,7 @@ class Preset:
     """Where the settings come from."""
 
 
-def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO) -> PolynomialDecay:
+def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO | A2C) -> PolynomialDecay:
     """A schedule from `start` to 0 over all gradient steps of a training.
 
     Args:
@@ -64,7 +65,8 @@ def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO) -> P
         0.1...
     """
     updates = math.ceil(steps / (algorithm.rollout_length * num_envs))
-    return PolynomialDecay(start, updates * algorithm.epochs * algorithm.num_minibatches, end_learning_rate=0.0)
+    per_update = algorithm.epochs * algorithm.num_minibatches if isinstance(algorithm, PPO) else 1
+    return PolynomialDecay(start, updates * per_update, end_learning_rate=0.0)
 
 
 def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimizer:
@@ -76,6 +78,46 @@ def _cartpole_ppo(steps: int, num_envs: int) -> Settings:
     algorithm = PPO(rollout_length=32, epochs=20, num_minibatches=1, discount=0.98, gae_lambda=0.8, entropy_coef=0.0)
     annealed = dataclasses.replace(algorithm, clip_epsilon=linear_to_zero(0.2, steps, num_envs, algorithm))
     return Settings(algorithm=annealed, optimizer=adam(linear_to_zero(1e-3, steps, num_envs, algorithm)))
+
+
+def _cartpole_a2c(steps: int, num_envs: int) -> Settings:
+    algorithm = A2C(rollout_length=8, gae_lambda=1.0, entropy_coef=0.0)
+    return Settings(algorithm=algorithm, optimizer=adam(linear_to_zero(2e-3, steps, num_envs, algorithm)))
+
+
+def _cartpole_reinforce(steps: int, num_envs: int) -> Settings:
+    return Settings(algorithm=Reinforce(standardize_returns=True), optimizer=adam(5e-3))
+
+
+def _normalized_model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
+    """Two 64-64 perceptrons that read standardised observations and learn standardised value targets."""
+    actor_seed, critic_seed = seeding.integers(seed, 2)
+    return actor_critic(
+        observation_space,
+        action_space,
+        trunk=mlp_trunk(seed=actor_seed),
+        critic_trunk=mlp_trunk(seed=critic_seed),
+        normalize_observation=True,
+        normalize_value=True,
+        seed=seed,
+    )
+
+
+def _acrobot_ppo(steps: int, num_envs: int) -> Settings:
+    algorithm = PPO(rollout_length=128, epochs=6, num_minibatches=8, entropy_coef=0.0)
+    optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
+    return Settings(algorithm=algorithm, optimizer=optimizer, model=_normalized_model)
+
+
+def _pendulum_ppo(steps: int, num_envs: int) -> Settings:
+    algorithm = PPO(rollout_length=64, epochs=10, num_minibatches=8, discount=0.95, entropy_coef=0.0)
+    optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
+    return Settings(algorithm=algorithm, optimizer=optimizer, model=_normalized_model)
+
+
+def _mountaincar_continuous_ppo(steps: int, num_envs: int) -> Settings:
+    algorithm = PPO(rollout_length=64, epochs=10, num_minibatches=8, discount=0.9999, gae_lambda=0.9, entropy_coef=0.0)
+    return Settings(algorithm=algorithm, optimizer=adam(3e-4), model=_normalized_model)
 
 
 def _pong_ppo(steps: int, num_envs: int) -> Settings:
@@ -117,19 +159,71 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
 
 PRESETS: dict[str, Preset] = {
     "cartpole-ppo": Preset(
-        env="CartPole-v1", algorithm="ppo", num_envs=8, steps=100_000, build=_cartpole_ppo,
-        source="Stable-Baselines3 zoo",
+        env="CartPole-v1",
+        algorithm="ppo",
+        num_envs=8,
+        steps=100_000,
+        build=_cartpole_ppo,
+        source="Stable-Baselines3 zoo, ppo.yml",
     ),
-    "pong-ppo": Preset(
-        env="ALE/Pong-v5", algorithm="ppo", num_envs=8, steps=10_000_000, build=_pong_ppo,
-        source="Stable-Baselines3 zoo, atari",
+    "cartpole-a2c": Preset(
+        env="CartPole-v1",
+        algorithm="a2c",
+        num_envs=32,
+        steps=500_000,
+        build=_cartpole_a2c,
+        source="tuned here: more environments and longer rollouts than the paper",
+    ),
+    "cartpole-reinforce": Preset(
+        env="CartPole-v1",
+        algorithm="reinforce",
+        num_envs=32,
+        steps=1_000_000,
+        build=_cartpole_reinforce,
+        source="tuned here",
+    ),
+    "acrobot-ppo": Preset(
+        env="Acrobot-v1",
+        algorithm="ppo",
+        num_envs=16,
+        steps=500_000,
+        build=_acrobot_ppo,
+        source="tuned here, from Stable-Baselines3 zoo, ppo.yml",
+    ),
+    "pendulum-ppo": Preset(
+        env="Pendulum-v1",
+        algorithm="ppo",
+        num_envs=16,
+        steps=300_000,
+        build=_pendulum_ppo,
+        source="tuned here",
+    ),
+    "mountaincar-continuous-ppo": Preset(
+        env="MountainCarContinuous-v0",
+        algorithm="ppo",
+        num_envs=64,
+        steps=500_000,
+        build=_mountaincar_continuous_ppo,
+        source="tuned here; discount and lambda from Stable-Baselines3 zoo, ppo.yml",
     ),
     "pong-fast": Preset(
-        env="ALE/Pong-v5", algorithm="ppo", num_envs=24, steps=1_000_000, build=_pong_fast,
-        source="settings found for this machine class",
+        env="ALE/Pong-v5",
+        algorithm="ppo",
+        num_envs=24,
+        steps=1_000_000,
+        build=_pong_fast,
+        source="tuned for two cores: few, long rollouts, everything standardised",
     ),
-}  # fmt: skip
-"""Every preset by its name."""
+    "pong-ppo": Preset(
+        env="ALE/Pong-v5",
+        algorithm="ppo",
+        num_envs=8,
+        steps=10_000_000,
+        build=_pong_ppo,
+        source="Stable-Baselines3 zoo, ppo.yml, atari",
+    ),
+}
+"""Every preset by its name; the first of an environment and algorithm is what `fit_agent(env, algorithm)` takes."""
 
 DEFAULTS: dict[str, Callable[[], Settings]] = {
     "a2c": lambda: Settings(algorithm=A2C(), optimizer=adam(7e-4)),

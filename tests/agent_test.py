@@ -84,17 +84,20 @@ def test_drawn_actions_follow_their_seed_and_without_one_are_drawn_anew(agent):
     assert (agent.act(observations, sample=True) != agent.act(observations, sample=True)).any()
 
 
-def test_an_evaluation_is_of_whole_episodes_on_gymnasiums_environment(agent):
-    result = agent.evaluate(episodes=5, seed=1)
-    environment = gymnasium.make("CartPole-v1")
-    observation, _ = environment.reset(seed=1)
+def test_an_evaluation_is_of_whole_greedy_episodes_whose_seeds_count_up(agent):
+    def make():
+        return gymnasium.make("CartPole-v1")
+
+    result = agent.evaluate(episodes=5, seed=1, env=make)
+    assert agent.evaluate(episodes=5, seed=1, env=make).returns.tolist() == result.returns.tolist()
+    assert result.mean == pytest.approx(result.returns.mean())
+    environment = make()
+    observation, _ = environment.reset(seed=3)
     steps, ended = 0, False
     while not ended:
         observation, _, terminated, truncated, _ = environment.step(agent.act(observation))
         steps, ended = steps + 1, terminated or truncated
-    assert result.lengths[0] == steps
-    assert result.mean == pytest.approx(result.returns.mean())
-    assert agent.evaluate(episodes=5, seed=1).returns.tolist() == result.returns.tolist()
+    assert result.lengths[2] == steps
 
 
 @pytest.mark.parametrize("episodes", [0, -1, 1.5, True])

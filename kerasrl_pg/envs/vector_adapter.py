@@ -105,7 +105,8 @@ class VectorAdapter:
     def _with_final_rows(self, observation: Any, info: dict[str, Any], ended: np.ndarray) -> Any:
         """[N, *observation] with the rows that ended replaced by the episodes' final observations."""
         final = info["final_obs"]
-        if getattr(final, "dtype", None) != object:  # dense, as ale-py and TensorVectorEnv have it
+        row_by_row = isinstance(final, np.ndarray) and final.dtype.hasobject
+        if not row_by_row:  # dense, as ale-py and TensorVectorEnv have it
             rows = self._stored(final)
             return tf.nest.map_structure(lambda new, old: np.where(_column(ended, new), new, old), rows, observation)
         whole = tf.nest.map_structure(np.copy, observation)

@@ -95,11 +95,12 @@ class Salary:
     """A reward of 1 for every step, whatever is done, for 10 steps; the observation is the number of steps so far.
 
     If the tenth step *truncates*, the salary would have gone on: V = 1 / (1 - discount) at every step. If it
-    *terminates*, V is the sum of what is left.
+    *terminates*, V is the sum of what is left. The count starts over after 10, so that the final observation is one
+    whose value can be learned.
     """
 
     length = 10
-    observation_space = spaces.Discrete(length + 1)
+    observation_space = spaces.Discrete(length)
     action_space = spaces.Discrete(2)
     max_episode_steps: int | None = length
     gymnasium_id: str | None = None
@@ -113,8 +114,8 @@ class Salary:
         return elapsed, elapsed
 
     def step(self, state: Any, action: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Step]:
-        final = state + 1
-        ended, never = final == self.length, tf.zeros([self.num_envs], tf.bool)
+        ended, never = state + 1 == self.length, tf.zeros([self.num_envs], tf.bool)
+        final = (state + 1) % self.length
         state, observation = auto_reset(ended, self.reset(seed), (final, final))
         terminated, truncated = (ended, never) if self.terminates else (never, ended)
         return state, Step(observation, tf.ones([self.num_envs]), terminated, truncated, final)
@@ -138,7 +139,7 @@ class GymnasiumSalary(gymnasium.Env):
     def step(self, action):
         self.elapsed += 1
         ended = self.elapsed == Salary.length
-        return self.elapsed, 1.0, ended and self.terminates, ended and not self.terminates, {}
+        return self.elapsed % Salary.length, 1.0, ended and self.terminates, ended and not self.terminates, {}
 
 
 def true_values(terminates: bool, discount: float) -> np.ndarray:

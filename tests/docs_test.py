@@ -1,0 +1,100 @@
+"""The documentation is true: its code runs, its links lead somewhere, its tables say what the code says."""
+
+import dataclasses
+import pathlib
+import re
+from typing import NamedTuple
+
+import pytest
+
+import kerasrl_pg as krl
+from kerasrl_pg.algorithms import ALGORITHMS
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), ROOT / "saved_models" / "README.md"]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+class Code(NamedTuple):
+    """One ```python block."""
+
+    line: int
+    text: str
+
+
+def code_of(page):
+    text = page.read_text()
+    return [Code(text.count("\n", 0, match.start(1)), match.group(1)) for match in BLOCK.finditer(text)]
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+WITH_CODE = [page for page in PAGES if code_of(page)]
+
+
+def test_the_pages_that_should_show_code_do():
+    expected = {"README.md", "docs/environments.md", "docs/export.md", "docs/scaling.md"}
+    assert expected | {f"docs/algorithms/{name}.md" for name in ALGORITHMS} <= set(map(name_of, WITH_CODE))
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_code_runs(page, tmp_path, monkeypatch):
+    """The blocks of a page one after the other, as a reader would paste them, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for code in code_of(page):
+        # The empty lines make a traceback point into the page.
+        exec(compile("\n" * code.line + code.text, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files(page):
+    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithms_page_has_every_hyperparameter_with_its_default(name):
+    page = (ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", page, re.MULTILINE))
+    fields = {field.name: str(field.default) for field in dataclasses.fields(ALGORITHMS[name])}
+    assert {field: rows.get(field) for field in fields} == fields
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_name_in_the_history_is_explained(name):
+    """In `docs/metrics.md`, and those of the update on the algorithm's own page."""
+    rollout = {} if name == "reinforce" else {"rollout_length": 4}
+    if name == "ppo":
+        rollout["epochs"] = 1
+    agent = krl.fit_agent(
+        "CartPole-v1", ALGORITHMS[name](**rollout), steps=8, num_envs=2, eval_episodes=1, jit_compile=False, verbose=0
+    )
+    metrics = (ROOT / "docs" / "metrics.md").read_text()
+    rows = set(re.findall(r"^\| `(\w+)` \|", metrics, re.MULTILINE))
+    history = set(agent.history.history)
+    assert history <= rows
+
+    page = (ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
+    section = page.partition("## Metrics")[2].partition("## ")[0]
+    common = {"steps", "episodes", "episode_return", "episode_length", "steps_per_second", "eval_return", "eval_length"}
+    of_the_update = {key for key in history - common if not key.endswith("_share")}
+    assert of_the_update == set(re.findall(r"`(\w+)`", section.partition(": all explained")[0]))
+
+
+def test_the_atari_table_has_the_protocols_defaults():
+    page = (ROOT / "docs" / "environments.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w.,]+?),? ?(?:the last[^|]*|while[^|]*)?\|", page, re.MULTILINE))
+    fields = {field.name: str(field.default) for field in dataclasses.fields(krl.AtariProtocol)}
+    assert {name: rows.get(name, "").replace(",", "") for name in fields} == fields
+
+
+def test_the_readmes_test_command_is_a_target_of_the_makefile():
+    commands = re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert {"demo", "test"} <= set(commands)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(commands) <= set(targets)

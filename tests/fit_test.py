@@ -1,0 +1,338 @@
+"""`fit_agent`: however environment, algorithm and model are named, an agent comes back, or one clear error."""
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+from gymnasium import spaces
+from keras.optimizers.schedules import PolynomialDecay
+
+import kerasrl_pg as krl
+
+SHARES = {"environment_share", "acting_share", "learning_share"}
+EVERY_LOG = {
+    "steps", "episode_return", "episode_length", "episodes", "loss", "policy_loss", "entropy", "gradient_norm",
+    "learning_rate", "steps_per_second", *SHARES,
+}  # fmt: skip
+CRITIC_LOG = {"value_loss", "explained_variance"}
+PPO_LOG = {"approx_kl", "clip_fraction", "gradient_steps"}
+
+
+def fit(env="CartPole-v1", algorithm="a2c", **arguments):
+    """Forty steps are four updates of A2C. Interpreted: XLA's compilation would take most of the time."""
+    settings = {"steps": 40, "num_envs": 2, "jit_compile": False, "verbose": 0}
+    return krl.fit_agent(env, algorithm, **{**settings, **arguments})
+
+
+def trunk():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="tanh")], name="my_trunk")
+
+
+def model_with(outputs_of, observation=(4,)):
+    inputs = keras.Input(observation)
+    return keras.Model(inputs, outputs_of(keras.layers.Dense(8)(inputs)), name="my_model")
+
+
+def dense(size):
+    return keras.layers.Dense(size)
+
+
+def weights_equal(one, other):
+    pairs = zip(one.model.get_weights(), other.model.get_weights(), strict=True)
+    return all(np.array_equal(weight, expected) for weight, expected in pairs)
+
+
+# What can be handed in
+
+
+def test_a_name_means_the_preset_where_one_is_tuned_for_the_environment():
+    by_algorithm, by_preset = (fit(algorithm=name, steps=256, num_envs=None) for name in ("ppo", "cartpole-ppo"))
+    assert by_algorithm.algorithm.gae_lambda == by_preset.algorithm.gae_lambda == 0.8
+    assert by_algorithm.steps == 256  # one update of the preset's 8 environments and 32 steps
+    assert weights_equal(by_algorithm, by_preset)
+
+
+def test_a_name_means_the_documented_defaults_elsewhere():
+    agent = fit("Acrobot-v1", "a2c", steps=10)
+    assert agent.algorithm == krl.A2C()
+    assert float(agent.optimizer.learning_rate) == pytest.approx(7e-4)
+
+
+def test_an_algorithm_object_is_used_as_it_is():
+    algorithm = krl.A2C(rollout_length=4, discount=0.9)
+    agent = fit(algorithm=algorithm)
+    assert agent.algorithm is algorithm
+    assert agent.updates == 5
+
+
+def test_a_trunk_is_given_heads_and_learns():
+    mine = trunk()
+    before = [weight.copy() for weight in mine.get_weights()]
+    agent = fit(model=mine)
+    outputs = agent.model(np.zeros((3, 4), np.float32))
+    assert {name: tuple(output.shape) for name, output in outputs.items()} == {"policy": (3, 2), "value": (3, 1)}
+    assert mine in agent.model.layers
+    assert all((new != old).any() for new, old in zip(mine.get_weights()[:1], before[:1], strict=True))
+
+
+@pytest.mark.parametrize(
+    "outputs_of",
+    [
+        lambda features: {"policy": dense(2)(features), "value": dense(1)(features)},
+        lambda features: (dense(2)(features), keras.layers.Flatten()(dense(1)(features))),
+    ],
+)
+def test_a_whole_model_is_used_as_it_is(outputs_of):
+    model = model_with(outputs_of)
+    before = model.get_weights()
+    agent = fit(model=model)
+    assert agent.model is model
+    assert all((new != old).any() for new, old in zip(model.get_weights(), before, strict=True))
+
+
+def test_a_schedule_moves_the_learning_rate_with_the_gradient_steps():
+    optimizer = keras.optimizers.SGD(PolynomialDecay(0.04, 4, 0.0))
+    agent = fit(optimizer=optimizer, steps_per_epoch=10)
+    np.testing.assert_allclose(agent.history.history["learning_rate"], [0.03, 0.02, 0.01, 0.0], atol=1e-8)
+    assert agent.optimizer.iterations == 4
+    assert optimizer.iterations == 0  # a copy learned: the same optimizer may be handed in again
+
+
+def test_mixed_precision_computes_the_trunk_in_bfloat16_and_the_heads_in_float32():
+    agent = fit(mixed_precision="bfloat16")
+    precision = {layer.name: layer.compute_dtype for layer in agent.model.layers}
+    assert "bfloat16" in precision.values()
+    assert precision["policy"] == precision["value_head"] == "float32"
+    assert {weight.dtype for weight in agent.model.weights} == {"float32"}
+    assert np.isfinite(agent.history.history["loss"]).all()
+    assert keras.config.dtype_policy().name == "float32"  # the user's own models stay as they were
+
+
+# What comes back
+
+
+@pytest.mark.parametrize(("steps", "reached"), [(1, 10), (41, 50)])
+def test_training_ends_with_the_update_that_reaches_the_budget(steps, reached):
+    assert fit(steps=steps).steps == reached
+
+
+def test_further_training_adds_steps_also_with_more_environments():
+    agent = fit(steps=400, model=trunk())
+    fit(algorithm=agent, steps=100, num_envs=10, steps_per_epoch=1000)
+    assert agent.steps == 500  # two updates of 50, though those before were of 10
+    assert agent.updates == 42
+
+
+def test_whole_episodes_overshoot_by_less_than_a_round_of_them():
+    agent = fit(algorithm="reinforce", steps=150)
+    log = agent.episodes
+    assert sum(log.episode_length) == agent.steps >= 150
+    assert sum(log.episode_length[:-2]) < 150
+    assert set(agent.history.history) == EVERY_LOG
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_the_history_speaks_one_vocabulary(in_graph):
+    algorithm = krl.PPO(rollout_length=4, epochs=2, num_minibatches=2)
+    agent = fit(algorithm=algorithm, steps_per_epoch=16, in_graph=in_graph)
+    history = agent.history.history
+    assert set(history) == EVERY_LOG | CRITIC_LOG | PPO_LOG
+    assert history["steps"][-1] == agent.steps
+    assert history["gradient_steps"] == [4.0, 4.0, 4.0]
+    assert history["episodes"][-1] == len(agent.episodes)
+    assert min(history["steps_per_second"]) > 0
+    assert all(0 <= sum(shares) <= 1 for shares in zip(*(history[name] for name in SHARES), strict=True))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"in_graph": False}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
+    ids=["graph", "Gymnasium", "graph by XLA"],
+)
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(arguments):
+    first, again, other = (fit(seed=seed, **arguments) for seed in (5, 5, 6))
+    assert weights_equal(first, again)
+    assert vars(first.episodes) == vars(again.episodes)
+    assert not weights_equal(first, other)
+
+
+def test_stop_return_waits_for_100_episodes_and_then_stops():
+    # Every episode of CartPole returns more than 1.
+    settings = {"model": trunk(), "stop_return": 1.0, "num_envs": 8, "steps_per_epoch": 40}
+    short = fit(steps=400, **settings)
+    assert short.steps == 400
+    assert len(short.episodes) < 100
+    agent = fit(steps=100_000, **settings)
+    assert agent.steps < 10_000
+    assert agent.history.history["episodes"][-2] < 100 <= len(agent.episodes)
+
+
+def test_evaluations_during_training_are_on_the_gymnasium_original():
+    agent = fit(eval_episodes=3, steps_per_epoch=20, seed=4)
+    history = agent.history.history
+    assert set(history) == EVERY_LOG | CRITIC_LOG | {"eval_return", "eval_length"}
+    assert len(history["eval_return"]) == 2
+    assert history["eval_return"][-1] == agent.evaluate(episodes=3, seed=4).mean
+
+
+def test_evaluations_can_be_on_another_environment():
+    def tenfold():
+        return gymnasium.wrappers.TransformReward(gymnasium.make("CartPole-v1"), lambda reward: 10 * reward)
+
+    history = fit(eval_env=tenfold, eval_episodes=2).history.history
+    np.testing.assert_allclose(history["eval_return"], np.multiply(10, history["eval_length"]))
+
+
+# What is refused
+
+
+class Blank(gymnasium.Env):
+    """Any spaces; it raises at step `raise_at`."""
+
+    def __init__(self, observation_space=None, action_space=None, raise_at=None):
+        self.observation_space = observation_space or spaces.Box(-1, 1, (4,))
+        self.action_space = action_space or spaces.Discrete(2)
+        self._raise_at = raise_at
+        self._steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        self._steps += 1
+        if self._steps == self._raise_at:
+            raise KeyError("the plug was pulled")
+        return np.zeros(4, np.float32), 0.0, False, False, {}
+
+
+def blank(**settings):
+    return lambda: Blank(**settings)
+
+
+REFUSED = {
+    "an unknown id": (
+        {"env": "CartPole-v9"}, ValueError, r"unknown environment 'CartPole-v9'; did you mean CartPole-v1"),
+    "an id like nothing": ({"env": "xyzzy"}, ValueError, "unknown environment 'xyzzy'; `kerasrl-pg list` shows"),
+    "no environment": ({"env": 3}, TypeError, "env must be an id, a Gymnasium environment .*, got 3"),
+    "an unknown algorithm": (
+        {"algorithm": "pppo"}, ValueError, r"unknown algorithm 'pppo'; did you mean ppo.* Known: a2c, policy_grad"),
+    "an algorithm like nothing": ({"algorithm": "zzz"}, ValueError, r"unknown algorithm 'zzz'\. Known: a2c"),
+    "an algorithm's class": ({"algorithm": krl.PPO}, TypeError, r"algorithm must be a name, .* got <class .*PPO'>"),
+    "another environment's preset": (
+        {"env": "Acrobot-v1", "algorithm": "cartpole-ppo"}, ValueError, "is for CartPole-v1, not for Acrobot-v1"),
+    "steps of 0": ({"steps": 0}, ValueError, "steps must be an integer of at least 1, got 0"),
+    "negative steps": ({"steps": -1}, ValueError, "steps must be an integer of at least 1, got -1"),
+    "fractional steps": ({"steps": 1.5}, ValueError, "steps must be an integer of at least 1, got 1.5"),
+    "steps of True": ({"steps": True}, ValueError, "steps must be an integer of at least 1, got True"),
+    "a negative seed": ({"seed": -1}, ValueError, "seed must be an integer of at least 0, got -1"),
+    "no seed": ({"seed": None}, ValueError, "seed must be an integer of at least 0, got None"),
+    "no environments": ({"num_envs": 0}, ValueError, "num_envs must be a positive integer, got 0"),
+    "half an environment": ({"num_envs": 0.5}, ValueError, "num_envs must be a positive integer, got 0.5"),
+    "two of one object": ({"env": Blank()}, ValueError, "one environment object cannot be stepped 2 times side by"),
+    "a negative number of evaluations": ({"eval_episodes": -1}, ValueError, "eval_episodes must be .* 0, got -1"),
+    "an empty epoch": ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch must be a positive integer, got 0"),
+    "a return that is no number": ({"stop_return": "475"}, ValueError, "stop_return must be a number .*, got '475'"),
+    "an unknown verbosity": ({"verbose": 3}, ValueError, "verbose must be 0, 1 or 2, got 3"),
+    "a negative learning rate": (
+        {"optimizer": keras.optimizers.Adam(-0.5)}, ValueError, "learning_rate must be .* at least 0, got -0.5"),
+    "a learning rate of NaN": (
+        {"optimizer": keras.optimizers.Adam(np.nan)}, ValueError, "learning_rate must be .* at least 0, got nan"),
+    "an optimizer's name": ({"optimizer": "adam"}, TypeError, "optimizer must be a keras.*Optimizer, got 'adam'"),
+    "one callback": (
+        {"callbacks": keras.callbacks.TerminateOnNaN()}, TypeError, "callbacks must be a list of .*, got <keras"),
+    "callbacks that are none": ({"callbacks": [print]}, TypeError, r"callbacks must be a list of .*, got \[<built-in"),
+    "no strategy": ({"strategy": "mirrored"}, TypeError, "strategy must be a tf.distribute.Strategy .* 'mirrored'"),
+    "an unknown precision": (
+        {"mixed_precision": "float64"}, ValueError, r'must be None, "auto", "bfloat16" or "float32", got \'float64\''),
+    "a precision for a model that is built": (
+        {"model": trunk(), "mixed_precision": "bfloat16"}, ValueError, "mixed_precision is for models built here"),
+    "an observation of text": (
+        {"env": blank(observation_space=spaces.Text(5))}, TypeError, r"observation space Text.*; supported: Box"),
+    "observations of any number": (
+        {"env": blank(observation_space=spaces.Sequence(spaces.Discrete(2)))}, TypeError, "Sequence.*; supported"),
+    "a graph to observe": (
+        {"env": blank(observation_space=spaces.Graph(spaces.Box(0, 1, (2,)), None))}, TypeError, "Graph.*; supported"),
+    "text within a Dict": (
+        {"env": blank(observation_space=spaces.Dict(a=spaces.Text(5)))}, TypeError, "space Text.*; supported: Box"),
+    "two actions at once": (
+        {"env": blank(action_space=spaces.Tuple([spaces.Discrete(2)] * 2))}, TypeError,
+        "unsupported action space Tuple.*; supported: Discrete, MultiDiscrete"),
+    "actions of a Box of integers": (
+        {"env": blank(action_space=spaces.Box(0, 3, (2,), np.int32))}, TypeError,
+        r"unsupported action space Box\(0, 3, \(2,\), int32\); supported: .* Box of floats"),
+    "a model's name": ({"model": "mlp"}, TypeError, "model must be a keras.Model, got 'mlp'"),
+    "a model whose outputs have other names": (
+        {"model": model_with(lambda x: {"logits": dense(2)(x), "value": dense(1)(x)})}, ValueError,
+        r"outputs must be \{\"policy\": \[B, 2\], \"value\": \[B, 1\]\}; 'my_model' returns shapes \{'logits'"),
+    "a model of too many actions": (
+        {"model": model_with(lambda x: {"policy": dense(3)(x), "value": dense(1)(x)})}, ValueError,
+        r"outputs must be \{\"policy\": \[B, 2\].*'policy': \(2, 3\)"),
+    "a model of three outputs": (
+        {"model": model_with(lambda x: [dense(2)(x), dense(1)(x), dense(1)(x)])}, ValueError, "outputs must be"),
+    "a model without a value where one is learned": (
+        {"model": model_with(lambda x: {"policy": dense(2)(x)})}, ValueError,
+        r'A2C learns values: the model must have an output "value" \[B, 1\]; \'my_model\' has none'),
+    "a model of other observations": (
+        {"model": model_with(lambda x: (dense(2)(x), dense(1)(x)), (7,))}, ValueError, r"shape=\(None, 7\), found"),
+    "a trunk that returns no vector": (
+        {"model": keras.Sequential([keras.Input((4,)), keras.layers.Reshape((2, 2))], name="my_trunk")}, ValueError,
+        r"a trunk must return one tensor \[B, features\]; 'my_trunk' returns"),
+    "an evaluation of other spaces": (
+        {"eval_env": "Acrobot-v1", "eval_episodes": 1}, ValueError, "the environment's observation_space is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_one_clear_error_before_anything_is_written(case, tmp_path):
+    arguments, error, message = REFUSED[case]
+    with pytest.raises(error, match=message):
+        fit(**arguments, checkpoint=tmp_path / "new" / "agent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_minibatches_that_do_not_divide_the_rollout_are_refused_by_the_algorithm():
+    with pytest.raises(ValueError, match=r"num_minibatches must divide rollout_length \(10\), got 3"):
+        krl.PPO(rollout_length=10, num_minibatches=3)
+
+
+def test_environments_that_do_not_divide_among_the_replicas_are_refused(two_replicas):
+    with pytest.raises(ValueError, match="num_envs must be a multiple of the strategy's 2 replicas, got 3"):
+        fit(strategy=two_replicas, num_envs=3)
+
+
+def test_an_environment_that_raises_is_named_with_the_step_and_its_exception_is_the_cause(tmp_path):
+    message = "raised KeyError in step 7: 'the plug was pulled'"
+    with pytest.raises(RuntimeError, match=message) as raised:
+        fit(blank(raise_at=7), checkpoint=tmp_path / "agent", steps_per_epoch=20)
+    assert isinstance(raised.value.__cause__, KeyError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_that_raises_later_leaves_the_last_whole_checkpoint(tmp_path):
+    with pytest.raises(RuntimeError, match="in step 17"):
+        fit(blank(raise_at=17), checkpoint=tmp_path / "agent", steps_per_epoch=10)
+    assert krl.load_agent(tmp_path / "agent").steps == 30
+    assert [entry.name for entry in tmp_path.iterdir()] == ["agent"]
+
+
+def test_a_checkpoint_directory_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    for path in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(FileExistsError, match=f"{path} exists and is not a saved agent"):
+            fit(checkpoint=path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_agent_is_trained_further_only_as_what_it_is(tmp_path):
+    path = tmp_path / "agent"
+    agent = fit(steps=10, model=trunk(), checkpoint=path)
+    with pytest.raises(ValueError, match="model and optimizer are those of the agent that is trained further"):
+        fit(algorithm=agent, model=trunk())
+    with pytest.raises(ValueError, match=r"the environment's observation_space is .*, the agent's"):
+        fit("Acrobot-v1", agent)
+    with pytest.raises(ValueError, match=r"the environment's observation_space is .*, the agent's"):
+        fit("Acrobot-v1", checkpoint=path)
+    with pytest.raises(ValueError, match="holds an agent of A2C, not of 'ppo': choose another path"):
+        fit(algorithm="ppo", checkpoint=path)
+    assert krl.load_agent(path).steps == 10

@@ -1,0 +1,79 @@
+"""Tuned settings: complete, consistent, and used where a user names only the algorithm."""
+
+import dataclasses
+
+import keras
+import pytest
+
+import kerasrl_pg as krl
+from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.envs.make import find_spec, make_env
+from kerasrl_pg.models import PolicyModel
+from kerasrl_pg.presets import DEFAULTS, PRESETS, linear_to_zero
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_makes_its_algorithm_and_a_model_for_its_environment(preset):
+    assert find_spec(preset.env).id == preset.env
+    settings = preset.build(preset.steps, preset.num_envs)
+    assert type(settings.algorithm) is ALGORITHMS[preset.algorithm]
+    assert isinstance(settings.optimizer, keras.optimizers.Optimizer)
+    training = make_env(preset.env, num_envs=1).make_training()
+    spaces = training.observation_space, training.action_space
+    PolicyModel(settings.model(*spaces, seed=0), *spaces)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_says_where_it_comes_from(preset):
+    assert len(preset.source) > 10
+
+
+def schedules_of(settings) -> list[keras.optimizers.schedules.LearningRateSchedule]:
+    hyperparameters = [getattr(settings.algorithm, field.name) for field in dataclasses.fields(settings.algorithm)]
+    values = [settings.optimizer._learning_rate, *hyperparameters]
+    return [value for value in values if isinstance(value, keras.optimizers.schedules.LearningRateSchedule)]
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+@pytest.mark.parametrize("steps", [10_000, 1_000_000])
+def test_what_falls_to_zero_does_so_at_the_end_of_the_training_however_long_it_is(preset, steps):
+    settings = preset.build(steps, preset.num_envs)
+    for schedule in schedules_of(settings):
+        algorithm = settings.algorithm
+        per_update = getattr(algorithm, "epochs", 1) * getattr(algorithm, "num_minibatches", 1)
+        updates = -(-steps // (algorithm.rollout_length * preset.num_envs))
+        last = updates * per_update
+        assert float(schedule(last)) == pytest.approx(0.0, abs=1e-12)
+        assert 0 < float(schedule(last - 1)) < float(schedule(0))
+
+
+def test_a_linear_schedule_by_hand():
+    # 1000 steps of 2 environments, 100 steps each: 5 updates of 2 · 4 gradient steps.
+    schedule = linear_to_zero(1.0, 1000, 2, krl.PPO(rollout_length=100, epochs=2, num_minibatches=4))
+    assert [float(schedule(step)) for step in (0, 10, 20, 40)] == [1.0, 0.75, 0.5, 0.0]
+
+
+def test_every_algorithm_has_defaults():
+    assert DEFAULTS.keys() == ALGORITHMS.keys()
+    for name, build in DEFAULTS.items():
+        assert build().algorithm == ALGORITHMS[name]()
+
+
+def test_an_algorithms_name_means_the_preset_of_the_environment():
+    tuned = krl.fit_agent("CartPole-v1", "ppo", steps=256, verbose=0, jit_compile=False)
+    assert tuned.algorithm.epochs == PRESETS["cartpole-ppo"].build(256, 8).algorithm.epochs == 20
+    plain = krl.fit_agent("CartPole-v1", krl.PPO(rollout_length=32), steps=256, verbose=0, jit_compile=False)
+    assert plain.algorithm == krl.PPO(rollout_length=32)
+
+
+@pytest.mark.parametrize(
+    ("env", "name", "message"),
+    [
+        ("Acrobot-v1", "cartpole-ppo", "preset 'cartpole-ppo' is for CartPole-v1, not for Acrobot-v1"),
+        ("CartPole-v1", "pppo", "unknown algorithm 'pppo'; did you mean ppo"),
+        ("CartPole-v1", "zzz", "unknown algorithm 'zzz'.*Known: a2c, policy_gradient, ppo, reinforce"),
+    ],
+)
+def test_a_name_that_does_not_fit_is_an_error_that_helps(env, name, message):
+    with pytest.raises(ValueError, match=message):
+        krl.fit_agent(env, name, steps=256, verbose=0)
