@@ -202,7 +202,8 @@ class Learner:
             value, metrics = loss(self.policy, batch)
         gradients = tape.gradient(value, variables)
         learned = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        gradients = ops.mean_across_replicas([gradients[i] for i in learned])
+        # Dense, for an Embedding's gradient comes as slices, which can be neither reduced nor clipped with the others.
+        gradients = ops.mean_across_replicas([tf.convert_to_tensor(gradients[i]) for i in learned])
         norm = tf.linalg.global_norm(gradients)
         if max_gradient_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, max_gradient_norm, use_norm=norm)

@@ -29,7 +29,10 @@ def small_model():
     return keras.Model(inputs, heads)
 
 
-def fit(steps, algorithm="a2c", *, env="CartPole-v1", **arguments):
+FIVE_STEPS = krl.A2C(rollout_length=5)
+
+
+def fit(steps, algorithm=FIVE_STEPS, *, env="CartPole-v1", **arguments):
     """Interpreted: XLA's compilation would take most of the time."""
     settings = {"num_envs": 2, "steps_per_epoch": EPOCH, "jit_compile": False, "verbose": 0}
     return krl.fit_agent(env, algorithm, steps=steps, **{**settings, **arguments})

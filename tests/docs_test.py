@@ -13,6 +13,7 @@ from kerasrl_pg.algorithms import ALGORITHMS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), ROOT / "saved_models" / "README.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
@@ -52,7 +53,7 @@ def test_code_runs(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files(page):
-    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
+    targets = [target for target in LINK.findall(FENCED.sub("", page.read_text())) if "://" not in target]
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,5 +54,6 @@ def test_the_csv_holds_every_episode(tmp_path):
 
 def test_arrays_become_plain_numbers_which_json_can_hold():
     log = EpisodeLog()
-    log.extend(np.array([4]), np.array([2.0], np.float32), np.array([4], np.int32))
+    columns: list[Any] = [np.array([4]), np.array([2.0], np.float32), np.array([4], np.int32)]
+    log.extend(*columns)
     assert [type(values[0]) for values in (log.step, log.episode_return, log.episode_length)] == [int, float, int]

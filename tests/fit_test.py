@@ -8,6 +8,7 @@ from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
+from kerasrl_pg.presets import PRESETS
 
 SHARES = {"environment_share", "acting_share", "learning_share"}
 EVERY_LOG = {
@@ -18,8 +19,11 @@ CRITIC_LOG = {"value_loss", "explained_variance"}
 PPO_LOG = {"approx_kl", "clip_fraction", "gradient_steps"}
 
 
-def fit(env="CartPole-v1", algorithm="a2c", **arguments):
-    """Forty steps are four updates of A2C. Interpreted: XLA's compilation would take most of the time."""
+FIVE_STEPS = krl.A2C(rollout_length=5)
+
+
+def fit(env="CartPole-v1", algorithm=FIVE_STEPS, **arguments):
+    """Forty steps are four updates of two environments. Interpreted: XLA's compilation would take most of the time."""
     settings = {"steps": 40, "num_envs": 2, "jit_compile": False, "verbose": 0}
     return krl.fit_agent(env, algorithm, **{**settings, **arguments})
 
@@ -46,14 +50,17 @@ def weights_equal(one, other):
 
 
 def test_a_name_means_the_preset_where_one_is_tuned_for_the_environment():
-    by_algorithm, by_preset = (fit(algorithm=name, steps=256, num_envs=None) for name in ("ppo", "cartpole-ppo"))
-    assert by_algorithm.algorithm.gae_lambda == by_preset.algorithm.gae_lambda == 0.8
-    assert by_algorithm.steps == 256  # one update of the preset's 8 environments and 32 steps
+    preset = PRESETS["cartpole-ppo"]
+    wanted = preset.build(1, preset.num_envs).algorithm
+    by_algorithm, by_preset = (fit(algorithm=name, steps=1, num_envs=None) for name in ("ppo", "cartpole-ppo"))
+    assert wanted.gae_lambda != krl.PPO().gae_lambda
+    assert by_algorithm.algorithm.gae_lambda == by_preset.algorithm.gae_lambda == wanted.gae_lambda
+    assert by_algorithm.steps == preset.num_envs * wanted.rollout_length  # one update
     assert weights_equal(by_algorithm, by_preset)
 
 
 def test_a_name_means_the_documented_defaults_elsewhere():
-    agent = fit("Acrobot-v1", "a2c", steps=10)
+    agent = fit(lambda: gymnasium.make("CartPole-v1"), "a2c", steps=10)
     assert agent.algorithm == krl.A2C()
     assert float(agent.optimizer.learning_rate) == pytest.approx(7e-4)
 
@@ -124,7 +131,7 @@ def test_further_training_adds_steps_also_with_more_environments():
 
 
 def test_whole_episodes_overshoot_by_less_than_a_round_of_them():
-    agent = fit(algorithm="reinforce", steps=150)
+    agent = fit(algorithm=krl.Reinforce(), steps=150)
     log = agent.episodes
     assert sum(log.episode_length) == agent.steps >= 150
     assert sum(log.episode_length[:-2]) < 150
@@ -177,10 +184,10 @@ def test_evaluations_during_training_are_on_the_gymnasium_original():
 
 def test_evaluations_can_be_on_another_environment():
     def tenfold():
-        return gymnasium.wrappers.TransformReward(gymnasium.make("CartPole-v1"), lambda reward: 10 * reward)
+        return gymnasium.wrappers.TransformReward(gymnasium.make("CartPole-v1"), lambda reward: 10 * float(reward))
 
     history = fit(eval_env=tenfold, eval_episodes=2).history.history
-    np.testing.assert_allclose(history["eval_return"], np.multiply(10, history["eval_length"]))
+    np.testing.assert_allclose(history["eval_return"], 10 * np.array(history["eval_length"]))
 
 
 # What is refused
@@ -210,7 +217,7 @@ def blank(**settings):
     return lambda: Blank(**settings)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict, type[Exception], str]] = {
     "an unknown id": (
         {"env": "CartPole-v9"}, ValueError, r"unknown environment 'CartPole-v9'; did you mean CartPole-v1"),
     "an id like nothing": ({"env": "xyzzy"}, ValueError, "unknown environment 'xyzzy'; `kerasrl-pg list` shows"),

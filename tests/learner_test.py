@@ -251,9 +251,7 @@ def test_running_statistics_are_those_of_all_valid_steps_so_far(strategy):
         seen.append(observation[valid])
         targets.append(target[valid])
         zeros = tf.zeros((6, 4))
-        rollout = Rollout(
-            tf.constant(observation), zeros, zeros, zeros, zeros, zeros, zeros, zeros, tf.constant(valid)
-        )
+        rollout = Rollout(tf.constant(observation), zeros, zeros, zeros, zeros, zeros, zeros, zeros, tf.constant(valid))
         weight = tf.cast(valid, tf.float32)
         batch = Batch(tf.constant(observation), zeros, zeros, zeros, zeros, tf.constant(target), weight)
         learner.update_observation_statistics(rollout)

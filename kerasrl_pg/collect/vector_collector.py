@@ -29,7 +29,9 @@ class VectorCollector:
         self.whole_episodes = rollout_length is None
         self._act = act
         self._value = value
+        self._seed = seed
         self._observation = environment.reset(seed=seed)
+        self._resets = environment.resets
         self._episode_return = np.zeros(environment.num_envs, np.float64)
         self._episode_length = np.zeros(environment.num_envs, np.int32)
         self.seconds = {"environment": 0.0, "acting": 0.0}
@@ -41,7 +43,10 @@ class VectorCollector:
         Returns:
             `(rollout, episodes)` as NumPy arrays [T, N, ...].
         """
-        if self.whole_episodes:
+        if self.environment.resets != self._resets:
+            # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
+            self._begin_anew(self._seed + self.environment.num_envs * self.environment.resets)
+        elif self.whole_episodes:
             self._begin_anew()
         rows: list[Rollout] = []
         ends: list[Episodes] = []
@@ -58,8 +63,9 @@ class VectorCollector:
         rollout = Rollout(*(_stack(column) for column in zip(*rows, strict=True)))
         return self._with_following_values(rollout), Episodes(*(_stack(column) for column in zip(*ends, strict=True)))
 
-    def _begin_anew(self) -> None:
-        self._observation = self.environment.reset()
+    def _begin_anew(self, seed: int | None = None) -> None:
+        self._observation = self.environment.reset(seed=seed)
+        self._resets = self.environment.resets
         self._episode_return[:] = 0
         self._episode_length[:] = 0
 

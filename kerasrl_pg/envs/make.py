@@ -159,7 +159,8 @@ def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
 def _from_vector_env(env: VectorEnv, num_envs: int | None) -> Environment:
     if num_envs not in (None, env.num_envs):
         raise ValueError(f"num_envs must be that of the vector environment ({env.num_envs}), got {num_envs}")
-    return Environment(lambda: VectorAdapter(env), lambda _episodes: VectorAdapter(env), **_facts(env.spec))
+    adapter = VectorAdapter(env)  # one for both: training thus sees when an evaluation has used it
+    return Environment(lambda: adapter, lambda _episodes: adapter, **_facts(env.spec))
 
 
 def _from_single_env(env: gymnasium.Env, num_envs: int | None) -> Environment:
@@ -169,8 +170,8 @@ def _from_single_env(env: gymnasium.Env, num_envs: int | None) -> Environment:
             "or num_envs=1"
         )
     # The evaluation plays on the same object, which may hold state that no copy would have.
-    adapt = lambda: VectorAdapter(_same_step([lambda: _LeftOpen(env)]))  # noqa: E731
-    return Environment(adapt, lambda _episodes: adapt(), **_facts(env.spec))
+    adapter = VectorAdapter(_same_step([lambda: _LeftOpen(env)]))
+    return Environment(lambda: adapter, lambda _episodes: adapter, **_facts(env.spec))
 
 
 def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environment:

@@ -47,12 +47,15 @@ class VectorAdapter:
         mode = environment.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self.autoreset_mode = AutoresetMode(mode)
         self._dtypes = map_space(tensor_dtype, self.observation_space)
+        self.resets = 0
+        """How often N episodes were started: who steps the environment sees that somebody else used it since."""
         self._steps = 0
         self._ended = np.zeros(self.num_envs, bool)
 
     def reset(self, seed: int | None = None) -> Any:
         """Start N episodes; environment n is seeded by `seed + n`. Returns `[N, *observation]`."""
         observation, _ = self.environment.reset(seed=seed)
+        self.resets += 1
         self._ended = np.zeros(self.num_envs, bool)
         return self._stored(observation)
 

@@ -16,6 +16,9 @@ from kerasrl_pg.spaces import check_observation_space, leaf_paths, tensor_dtype,
 SMALLEST_IMAGE = 8
 """Pixels: a Box whose height or width is smaller is read as a vector."""
 
+WIDEST_RANGE = 2.0**16
+"""Bounds of integers that are farther apart tell what the type can hold, not how large the values are."""
+
 HEADS = {"policy", "policy_mean", "value", "value_head"}
 """Names of the layers of a policy model's heads."""
 
@@ -206,9 +209,11 @@ def _channels_last(shape: tuple[int, ...], tensor: keras.KerasTensor) -> keras.K
 
 
 def _unit_interval(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """Integers with finite bounds become 0 to 1; floats are left as they are."""
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer) and space.is_bounded():
+    """Integers with bounds become 0 to 1; floats are left as they are, and integers that are as good as unbounded."""
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
         low, high = float(space.low.min()), float(space.high.max())
+        if high - low > WIDEST_RANGE:
+            return tensor
         scale = 1.0 / max(high - low, 1.0)
         return keras.layers.Rescaling(scale, offset=-low * scale)(tensor)
     return keras.layers.Rescaling(1.0)(tensor) if tensor_dtype(space) == np.uint8 else tensor

@@ -60,13 +60,13 @@ VALUES = exact_values()
 class CounterGraph:
     """As a `TensorEnv`, one environment of each phase."""
 
-    action_space = spaces.Discrete(2)
-    num_envs = PHASES
+    action_space: spaces.Space = spaces.Discrete(2)
+    num_envs: int = PHASES
     max_episode_steps: int | None = LIMIT
     gymnasium_id: str | None = None
 
     def __init__(self, observation_space: spaces.Space = FLAT):
-        self.observation_space = observation_space
+        self.observation_space: spaces.Space = observation_space
 
     def reset(self, seed: tf.Tensor) -> tuple[Any, Any]:
         state = tf.zeros([PHASES], tf.int32), tf.zeros([PHASES], tf.int32)  # (count, elapsed), each [N]
@@ -78,9 +78,7 @@ class CounterGraph:
         count, elapsed = state[0] + 1 + action, state[1] + 1
         terminated, truncated = count >= GOAL, elapsed >= LIMIT
         final_observation = self._observation(count, elapsed)
-        state, observation = auto_reset(
-            terminated | truncated, self.reset(seed), ((count, elapsed), final_observation)
-        )
+        state, observation = auto_reset(terminated | truncated, self.reset(seed), ((count, elapsed), final_observation))
         return state, Step(observation, reward, terminated, truncated, final_observation)
 
     def _observation(self, count: tf.Tensor, elapsed: tf.Tensor) -> Any:

@@ -1,16 +1,27 @@
 """Both collectors fill the same rollout, whatever the autoreset mode; an exact critic leaves no advantage."""
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode
 
 from kerasrl_pg import ops
-from kerasrl_pg.collect import TensorCollector
 from kerasrl_pg.envs.tensor_env import check_tensor_env
 from kerasrl_pg.envs.tensor_vector import TensorVectorEnv
 from tests.contract.counter import (
-    DISCOUNT, FLAT, LIMIT, PARTS, PHASES, VALUE_OF_THE_END, CounterGraph, collect_from, collect_in_graph, counters,
+    DISCOUNT,
+    FLAT,
+    LIMIT,
+    PARTS,
+    PHASES,
+    VALUE_OF_THE_END,
+    CounterGraph,
+    collect_from,
+    collect_in_graph,
+    counters,
     rows_of,
 )  # fmt: skip
 
@@ -102,13 +113,6 @@ def test_whole_episodes_are_equal_where_valid(mode):
         )
 
 
-def test_whole_episodes_without_a_time_limit_are_refused_in_a_graph():
-    endless = CounterGraph()
-    endless.max_episode_steps = None
-    with pytest.raises(ValueError, match="whole episodes need .* time limit"):
-        TensorCollector(endless, None)
-
-
 def advantages(rollout, gae_lambda):
     return ops.gae(
         rollout.reward, rollout.value, rollout.next_value, rollout.terminated, rollout.truncated,
@@ -116,10 +120,14 @@ def advantages(rollout, gae_lambda):
     ).numpy()  # fmt: skip
 
 
-ROLLOUTS = {
+def collect_from_mode(mode):
+    return collect_from(counters(mode), 13)
+
+
+ROLLOUTS: dict[str, Callable] = {
     "graph": lambda: collect_in_graph(13),
     "XLA": lambda: collect_in_graph(13, jit_compile=True),
-    **{mode.value: lambda mode=mode: collect_from(counters(mode), 13) for mode in MODES},
+    **{mode.value: functools.partial(collect_from_mode, mode) for mode in MODES},
 }
 
 
@@ -159,7 +167,10 @@ def test_a_truncated_step_bootstraps_from_its_own_successor(source):
 
 
 def test_without_a_critic_next_values_are_zero():
-    for rollout, _ in (collect_in_graph(12, critic=None), collect_from(counters(AutoresetMode.SAME_STEP), 12, critic=None)):
+    for rollout, _ in (
+        collect_in_graph(12, critic=None),
+        collect_from(counters(AutoresetMode.SAME_STEP), 12, critic=None),
+    ):
         assert not rollout.next_value.any()
 
 

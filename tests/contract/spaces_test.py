@@ -16,7 +16,7 @@ from kerasrl_pg.models import default_model
 INF = np.inf
 IMAGE = spaces.Box(0, 255, (16, 18, 3), np.uint8)
 
-OBSERVATIONS = {
+OBSERVATIONS: dict[str, spaces.Space] = {
     "number": spaces.Box(-1, 1, ()),
     "vector": spaces.Box(-1, 1, (3,)),
     "matrix": spaces.Box(-1, 1, (2, 3)),
@@ -32,12 +32,15 @@ OBSERVATIONS = {
     "unbounded integers": spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (2,), np.int64),
     "Discrete": spaces.Discrete(4, start=-2),
     "MultiDiscrete": spaces.MultiDiscrete([2, 3], start=[1, -1]),
-    "MultiDiscrete 2-D": spaces.MultiDiscrete([[2, 3], [4, 2]]),
+    "MultiDiscrete 2-D": spaces.MultiDiscrete(np.array([[2, 3], [4, 2]])),
     "MultiBinary": spaces.MultiBinary(3),
     "MultiBinary 2-D": spaces.MultiBinary([2, 3]),
     "Dict": spaces.Dict({"position": spaces.Box(-1, 1, (2,)), "room": spaces.Discrete(3)}),
     "nested Dict": spaces.Dict(
-        {"self": spaces.Dict({"speed": spaces.Box(-1, 1, ()), "gear": spaces.Discrete(5)}), "goal": spaces.MultiBinary(2)}
+        {
+            "self": spaces.Dict({"speed": spaces.Box(-1, 1, ()), "gear": spaces.Discrete(5)}),
+            "goal": spaces.MultiBinary(2),
+        }
     ),
     "Tuple": spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1, (2,)), spaces.Discrete(2, start=1)]),
     "camera": spaces.Dict({"camera": IMAGE, "speed": spaces.Box(-INF, INF, (2,)), "gear": spaces.Discrete(5)}),
@@ -45,11 +48,11 @@ OBSERVATIONS = {
     "only one part": spaces.Dict({"it": spaces.Box(-1, 1, (2,))}),
 }
 
-ACTIONS = {
+ACTIONS: dict[str, spaces.Space] = {
     "Discrete": spaces.Discrete(3),
     "Discrete from -1": spaces.Discrete(3, start=-1),
     "MultiDiscrete": spaces.MultiDiscrete([2, 3], start=[0, 5]),
-    "MultiDiscrete 2-D": spaces.MultiDiscrete([[2, 3], [1, 4]]),
+    "MultiDiscrete 2-D": spaces.MultiDiscrete(np.array([[2, 3], [1, 4]])),
     "MultiBinary": spaces.MultiBinary(3),
     "MultiBinary 2-D": spaces.MultiBinary([2, 2]),
     "Box": spaces.Box(-1, 1, (2,)),

@@ -10,6 +10,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +25,7 @@ UPDATES, NUM_ENVS = 20, 4
 BOUND = 0.01
 """Of the gradient's norm: so low that every training here is clipped throughout."""
 
-ALGORITHMS = {
+ALGORITHMS: dict[str, Any] = {
     "ppo": krl.PPO(rollout_length=8, epochs=2, num_minibatches=4, max_gradient_norm=BOUND),
     "a2c": krl.A2C(rollout_length=5, max_gradient_norm=BOUND, normalize_advantage=True),
     "policy_gradient": krl.PolicyGradient(baseline="mean", rollout_length=8, max_gradient_norm=BOUND),
@@ -51,7 +52,8 @@ def train(env_id, name, in_graph, normalized, count):
     per_update = NUM_ENVS * (algorithm.rollout_length or 40)
     return krl.fit_agent(
         env_id, algorithm, steps=UPDATES * per_update, num_envs=NUM_ENVS, model=model,
-        optimizer=keras.optimizers.Adam(1e-3), strategy=replicas(count), in_graph=in_graph, jit_compile=False, verbose=0,
+        optimizer=keras.optimizers.Adam(1e-3), strategy=replicas(count), in_graph=in_graph,
+        jit_compile=False, verbose=0,
     )  # fmt: skip
 
 

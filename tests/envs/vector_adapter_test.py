@@ -1,6 +1,7 @@
 """What a step really was, whatever the vector environment's autoreset mode and the way it hands out observations."""
 
 import functools
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -36,7 +37,7 @@ def test_same_step_tells_the_final_observation_from_the_first_of_the_next_episod
 def test_disabled_resets_those_that_ended_and_no_others():
     """`reset_mask` leaves the others where they are: their clocks go on."""
     steps = steps_of(counters(AutoresetMode.DISABLED), [[1, 0, 0]] * 5)
-    step, valid = steps[3]
+    step, _ = steps[3]
     assert step.final_observation.tolist() == [[0, 8, 4], [1, 4, 4], [2, 4, 4]]
     assert step.observation.tolist() == [[0, 0, 0], [1, 4, 4], [2, 4, 4]]
     assert steps[4][0].final_observation.tolist() == [[0, 2, 1], [1, 5, 5], [2, 5, 5]]
@@ -177,7 +178,7 @@ def act_in_environment(observation, seed):
 
 def test_an_environment_with_one_observation_buffer_does_not_lose_its_final_observation():
     """Gymnasium's SAME_STEP keeps the object itself, into which the reset then writes."""
-    adapter = make_env(lambda: Counter(0, reuses_buffer=True), num_envs=2).make_training()
+    adapter: Any = make_env(lambda: Counter(0, reuses_buffer=True), num_envs=2).make_training()
     adapter.reset(seed=0)
     for _ in range(4):
         step, _ = adapter.step(np.array([1, 1]))

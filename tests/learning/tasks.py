@@ -5,6 +5,7 @@ Every one keeps the contract of `kerasrl_pg.types.TensorEnv` without a word more
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg.envs.tensor_env import auto_reset
+from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise
 from kerasrl_pg.types import Step
 
 
@@ -44,15 +45,19 @@ class Identity:
         return (elapsed, following), step
 
     def _draw(self, seed: tf.Tensor) -> tf.Tensor:
-        uniform = tf.random.stateless_uniform([self.num_envs, *self.observation_space.shape], seed)  # [N, *shape]
+        shape = [self.num_envs, *self.observation_space.shape]
+        noise = reset_noise(seed, math.prod(self.observation_space.shape), self.num_envs)  # D times [N]
+        noise = tf.reshape(tf.stack(noise, axis=-1), shape)  # [N, *shape] from -1 to 1
         match self.observation_space:
             case spaces.Box():
-                return 2.0 * uniform - 1.0
+                return noise
             case spaces.MultiBinary():
-                return tf.cast(uniform < 0.5, tf.uint8)
+                return tf.cast(noise < 0, tf.uint8)
             case spaces.MultiDiscrete():
-                return tf.cast(uniform * self.observation_space.nvec, tf.int32)
-        return tf.cast(uniform * float(self.observation_space.n), tf.int32)
+                sizes = self.observation_space.nvec
+            case _:
+                sizes = np.array(self.observation_space.n)
+        return tf.minimum(tf.cast((noise + 1) / 2 * sizes, tf.int32), sizes - 1)
 
     def _reward(self, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
         if isinstance(self.action_space, spaces.Box):

@@ -26,13 +26,13 @@ def make_agent(observation_space, action_space, algorithm):
 
 def graph_engine(algorithm=None, *, updates_per_call=4, jit_compile=False, num_envs=2):
     environment = CartPole(num_envs)
-    agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C())
+    agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C(rollout_length=5))
     return GraphEngine(agent, environment, updates_per_call, jit_compile)
 
 
 def vector_engine(env, algorithm=None, *, clip_reward=False):
-    environment = make_env(env, num_envs=2, in_graph=False).make_training()
-    agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C())
+    environment = make_env(env).make_evaluation(2)
+    agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C(rollout_length=5))
     return VectorEngine(agent, environment, clip_reward, jit_compile=False)
 
 

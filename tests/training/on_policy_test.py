@@ -24,7 +24,9 @@ def make_engine(num_envs=2):
     model = actor_critic(*spaces, trunk=mlp_trunk((8,), seed=1))
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)
-    return GraphEngine(Agent(A2C(), model, optimizer, *spaces), environment, UPDATES_PER_EPOCH, jit_compile=False)
+    return GraphEngine(
+        Agent(A2C(rollout_length=5), model, optimizer, *spaces), environment, UPDATES_PER_EPOCH, jit_compile=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def test_a_step_that_only_resets_is_no_step_of_the_budget():
     environment = VectorAdapter(vector)
     model = actor_critic(environment.observation_space, environment.action_space, trunk=mlp_trunk((8,)))
     optimizer = keras.optimizers.Adam(0.0)
-    agent = Agent(A2C(), model, optimizer, environment.observation_space, environment.action_space)
+    agent = Agent(A2C(rollout_length=5), model, optimizer, environment.observation_space, environment.action_space)
     engine = VectorEngine(agent, environment, clip_reward=False, jit_compile=False)
     train_on_policy(agent, engine, steps=400, updates_per_epoch=10)
     resets = agent.updates * 10 - agent.steps

@@ -1,0 +1,235 @@
+"""Whatever a user calls an environment becomes something to train on and something to evaluate on."""
+
+import functools
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.registration import register
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import kerasrl_pg as krl
+from kerasrl_pg.envs.cartpole import CartPole
+from kerasrl_pg.envs.make import make_env, make_render_env
+from tests.contract.counter import LIMIT, Counter, CounterGraph, counters
+
+
+def made(env: Any, **options: Any) -> Any:
+    """What `make_env` makes; each test knows of which kind its parts are."""
+    return make_env(env, **options)
+
+
+class Watched(Counter):
+    """A counter that knows how often it was made and closed."""
+
+    made = 0
+    closed = 0
+
+    def __init__(self, phase=0):
+        super().__init__(phase)
+        type(self).made += 1
+
+    def close(self):
+        type(self).closed += 1
+
+
+@pytest.fixture
+def watched():
+    Watched.made = Watched.closed = 0
+    return Watched
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered_counter():
+    register("TestCounter-v3", entry_point=functools.partial(Counter, 1), max_episode_steps=4, reward_threshold=2.5)
+    yield
+    del gymnasium.registry["TestCounter-v3"]
+
+
+def test_an_id_with_a_twin_trains_in_a_graph_and_is_evaluated_on_gymnasium():
+    environment = made("CartPole-v1", num_envs=4)
+    training = environment.make_training()
+    assert isinstance(training, CartPole)
+    assert training.num_envs == 4
+    evaluation = environment.make_evaluation(100)
+    assert evaluation.environment.spec.id == "CartPole-v1"
+    assert (environment.id, environment.reward_threshold, environment.max_episode_steps) == ("CartPole-v1", 475, 500)
+
+
+def test_in_graph_false_trains_on_gymnasiums_own_vector_code():
+    training = made("CartPole-v1", in_graph=False).make_training()
+    assert training.num_envs == 8
+    assert type(training.environment.unwrapped).__name__ == "CartPoleVectorEnv"
+    assert training.autoreset_mode == AutoresetMode.NEXT_STEP
+
+
+def test_any_other_id_is_vectorised_with_same_step_autoreset():
+    training = made("MountainCar-v0", num_envs=3, in_graph=False).make_training()
+    assert isinstance(training.environment, SyncVectorEnv)
+    assert (training.num_envs, training.autoreset_mode) == (3, AutoresetMode.SAME_STEP)
+
+
+def test_an_evaluation_has_no_more_environments_than_episodes():
+    assert made("CartPole-v1").make_evaluation(3).num_envs == 3
+    assert made("MountainCar-v0").make_evaluation(1000).num_envs < 100
+
+
+def test_an_id_that_the_user_registered():
+    environment = made("TestCounter-v3", num_envs=2)
+    assert (environment.id, environment.reward_threshold, environment.max_episode_steps) == ("TestCounter-v3", 2.5, 4)
+    adapter = environment.make_training()
+    adapter.reset(seed=0)
+    for _ in range(4):
+        step, _ = adapter.step(np.array([0, 0]))
+    assert step.truncated.all()  # by the limit of the registration
+    assert not step.terminated.any()
+
+
+def test_an_id_may_name_the_module_that_registers_it():
+    assert made("gymnasium.envs.classic_control:MountainCar-v0", num_envs=1).max_episode_steps == 200
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("CartPol-v1", "unknown environment 'CartPol-v1'; did you mean CartPole-v1"),
+        ("TestCounter-v2", "did you mean TestCounter-v3"),
+        ("CartPole", "did you mean CartPole-v"),
+        ("no_such_module:CartPole-v1", "unknown environment 'no_such_module:CartPole-v1'; did you mean"),
+        ("???", "unknown environment '...'; `kerasrl-pg list` shows what is registered"),
+    ],
+)
+def test_an_unknown_id_is_refused_with_the_closest_ones(env_id, message):
+    with pytest.raises(ValueError, match=message):
+        made(env_id)
+
+
+def test_a_function_is_called_once_for_each_environment(watched):
+    environment = made(watched, num_envs=5)
+    assert (watched.made, watched.closed) == (1, 1)  # one to look at
+    training = environment.make_training()
+    assert watched.made == 6
+    training.close()
+    assert watched.closed == 6
+    assert environment.make_evaluation(2).num_envs == 2
+
+
+def test_a_function_must_make_an_environment():
+    with pytest.raises(TypeError, match=r"must return a gymnasium.Env, it returned 'CartPole-v1'"):
+        made(lambda: "CartPole-v1")
+
+
+def test_one_environment_object_is_used_and_left_open(watched):
+    mine = watched()
+    environment = made(mine)
+    training = environment.make_training()
+    assert training.num_envs == 1
+    training.reset(seed=0)
+    training.step(np.array([1]))
+    assert mine.count == 2  # it is that very object
+    training.close()
+    environment.make_evaluation(10).close()
+    assert (watched.made, watched.closed) == (1, 0)
+
+
+def test_one_environment_object_cannot_be_several():
+    with pytest.raises(ValueError, match=r"one environment object cannot be stepped 4 times .* num_envs=1"):
+        made(Counter(0), num_envs=4)
+
+
+def test_one_environment_object_keeps_its_wrappers_and_its_facts():
+    environment = made(gymnasium.make("MountainCar-v0", max_episode_steps=3))
+    assert environment.max_episode_steps == 3
+    adapter = environment.make_training()
+    adapter.reset(seed=0)
+    for _ in range(3):
+        step, _ = adapter.step(np.array([0]))
+    assert step.truncated.all()
+
+
+def test_a_vector_environment_is_used_as_it_is():
+    mine = counters(AutoresetMode.DISABLED)
+    environment = made(mine)
+    assert environment.make_training().environment is mine
+    assert environment.make_training().autoreset_mode == AutoresetMode.DISABLED
+    with pytest.raises(ValueError, match=r"num_envs must be that of the vector environment \(3\), got 8"):
+        made(mine, num_envs=8)
+
+
+def test_a_tensor_env_without_an_original_is_evaluated_on_itself():
+    mine = CounterGraph()
+    environment = made(mine)
+    assert environment.make_training() is mine
+    assert (environment.id, environment.max_episode_steps) == (None, LIMIT)
+    evaluation = environment.make_evaluation(50)
+    assert evaluation.reset(seed=0).tolist() == [[0, 0, 0], [1, 0, 0], [2, 0, 0]]
+    with pytest.raises(ValueError, match=r"num_envs must be that of the TensorEnv \(3\), got 8"):
+        made(mine, num_envs=8)
+
+
+def test_a_tensor_env_with_an_original_is_evaluated_on_that():
+    environment = made(CartPole(num_envs=6))
+    assert environment.make_training().num_envs == 6
+    assert environment.make_evaluation(5).environment.spec.id == "CartPole-v1"
+
+
+@pytest.mark.parametrize("env", [None, 3, ["CartPole-v1"], spaces.Discrete(2)])
+def test_anything_else_is_refused(env):
+    with pytest.raises(TypeError, match=r"env must be an id, a Gymnasium environment .* got"):
+        made(env)
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, 2.0, True, "8"])
+def test_a_wrong_number_of_environments_is_refused(num_envs):
+    with pytest.raises(ValueError, match=f"num_envs must be a positive integer, got {num_envs!r}"):
+        made("CartPole-v1", num_envs=num_envs)
+
+
+def test_a_render_environment_renders():
+    environment = make_render_env("CartPole-v1")
+    environment.reset(seed=0)
+    frame: Any = environment.render()
+    assert frame.shape[-1] == 3
+    environment.close()
+    with pytest.raises(ValueError, match="unknown environment"):
+        make_render_env("CartPol-v1")
+
+
+PLAIN = krl.PPO(rollout_length=16, epochs=1, num_minibatches=1)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "algorithm"),
+    [
+        ("FrozenLake-v1", PLAIN),
+        ("Taxi-v4", krl.A2C()),
+        ("CliffWalking-v1", krl.A2C()),
+        ("Blackjack-v1", krl.Reinforce()),
+        ("CartPole-v1", krl.PolicyGradient()),
+    ],
+)
+def test_gymnasiums_own_environments_train_and_are_evaluated(env_id, algorithm):
+    """Tables (Discrete), cards (a Tuple of Discrete) and vector code, none of them in a graph."""
+    agent: Any = krl.fit_agent(env_id, algorithm, steps=200, num_envs=4, in_graph=False, jit_compile=False, verbose=0)
+    assert agent.steps >= 200
+    limit = agent.environment.max_episode_steps or 1000
+    if env_id != "CliffWalking-v1":  # it has no time limit, and a poor policy never arrives
+        result = agent.evaluate(episodes=5, seed=0, sample=True)
+        assert len(result.returns) == 5
+        assert result.lengths.max() <= limit
+
+
+@pytest.mark.slow  # the initial weights alone take 20 s: at 240x320 the Nature network has 30 million
+def test_vizdoom_trains_through_gymnasium(monkeypatch, tmp_path):
+    """A Dict of an image and numbers, registered by the module that the id names."""
+    pytest.importorskip("vizdoom")
+    monkeypatch.chdir(tmp_path)  # the engine writes its settings to where it runs
+    agent: Any = krl.fit_agent(
+        "vizdoom.gymnasium_wrapper:VizdoomDefendCenter-v1", krl.A2C(rollout_length=4), steps=16, num_envs=2,
+        jit_compile=False, verbose=0,
+    )  # fmt: skip
+    assert agent.updates == 2
+    assert set(agent.observation_space.spaces) == {"screen", "gamevariables"}
+    assert np.isfinite(agent.history.history["loss"]).all()
