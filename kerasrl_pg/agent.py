@@ -161,10 +161,10 @@ class Agent:
             FileExistsError: there is something at `path` already.
         """
         path = pathlib.Path(path)
+        _put_back(path)
         if path.exists() and not (overwrite and (path / "agent.json").exists()):
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
         scratch = _scratch(path)
-        _put_back(path)
         shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
         try:
             (scratch / "new").mkdir(parents=True)
