@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -143,12 +144,14 @@ class Agent:
                 episodes=episodes,
                 seed=seed,
             )
-        seeds = iter(range(2**62))
+        draws = itertools.count()
         base = seeding.make_seed(seed)
         return evaluate_policy(
-            lambda observation: self._sampled(observation, seeding.fold_in(base, next(seeds))).numpy(),
-            environment, episodes=episodes, seed=seed,
-        )  # fmt: skip
+            lambda observation: self._sampled(observation, seeding.fold_in(base, next(draws))).numpy(),
+            environment,
+            episodes=episodes,
+            seed=seed,
+        )
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> pathlib.Path:
         """Write all that is needed to go on training: weights, optimizer, counters, history and episodes.

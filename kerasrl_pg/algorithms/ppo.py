@@ -19,7 +19,7 @@ class PPO:
     """Proximal policy optimisation with the clipped surrogate objective.
 
     Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347), eq. 7; defaults from
-    its Table 5 (Atari) where one is given, without the annealing.
+    CleanRL's `ppo.py`.
 
     Departures from the paper: advantages are standardised per minibatch and the gradient is clipped (both from
     OpenAI's baselines); the value loss is not clipped unless `clip_value` is set (Andrychowicz et al. 2021, section
