@@ -18,6 +18,7 @@ from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.atari import AtariProtocol
 from kerasrl_pg.envs.make import Environment, EnvLike, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.learner import num_workers
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
 from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
 from kerasrl_pg.presets import DEFAULTS, PRESETS, Preset, Settings
@@ -107,6 +108,9 @@ def fit_agent(
             f"got {training.num_envs}"
         )
 
+    if stop_return is not None and strategy is not None and num_workers(strategy) > 1:
+        raise ValueError("stop_return is for one process: each worker sees other episodes, and all must stop together")
+
     agent = _resumed(checkpoint, algorithm, algorithm_name, environment, strategy)
     if isinstance(algorithm, Agent):
         steps += algorithm.steps
@@ -118,7 +122,7 @@ def fit_agent(
     agent.check_spaces(training)
 
     length = agent.algorithm.rollout_length
-    updates = math.ceil(steps / (training.num_envs * length)) if length else EPOCHS
+    updates = math.ceil(steps / (training.num_envs * length * agent.learner.num_workers)) if length else EPOCHS
     updates_per_epoch = max(1, updates // EPOCHS)
     if steps_per_epoch is not None:
         updates_per_epoch = max(1, round(steps_per_epoch / (training.num_envs * (length or 1))))

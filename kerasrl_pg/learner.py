@@ -41,6 +41,11 @@ def unpack_metrics(row: Any, names: list[str]) -> dict[str, Any]:
     return {name: row[..., index] for index, name in enumerate(names)}
 
 
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Processes that a strategy spreads over."""
+    return strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+
+
 class Learner:
     """A policy, its optimizer and the strategy that spreads a gradient step over devices.
 
@@ -60,7 +65,8 @@ class Learner:
         self.optimizer = optimizer
         self.strategy = strategy
         self.num_replicas = strategy.num_replicas_in_sync if strategy else 1
-        self._local_replicas = len(strategy.extended.worker_devices) if strategy else 1
+        self.num_workers = num_workers(strategy) if strategy else 1
+        self._local_replicas = self.num_replicas // self.num_workers
         self._normalized = _normalized_inputs(policy.model)
 
     def map(self, fn: Callable, tree: Any) -> Any:
@@ -173,6 +179,17 @@ class Learner:
                 lambda own, inputs_of=inputs_of: (inputs_of(own.observation), tf.cast(own.valid, tf.float32)),
                 self.map(lambda own: own, rollout),
             )
+
+    def count_steps(self, rollout: Rollout) -> tf.Tensor:
+        """The environment steps in a rollout, of all replicas of all workers; scalar float32."""
+        own = self.map(lambda own: tf.reduce_sum(tf.cast(own.valid, tf.float32)), rollout)
+        return own if self.strategy is None else self.strategy.reduce(tf.distribute.ReduceOp.SUM, own, axis=None)
+
+    def worker_seed(self, seed: tf.Tensor) -> tf.Tensor:
+        """`seed` as it is on the first worker, another on every other: workers must not play the same episodes."""
+        resolver = self.strategy.cluster_resolver if self.strategy else None
+        worker = resolver.task_id if resolver is not None and self.num_workers > 1 else 0
+        return seeding.fold_in(seed, worker) if worker else seed
 
     def scheduled(self, value: float | keras.optimizers.schedules.LearningRateSchedule) -> tf.Tensor:
         """A hyperparameter that may follow a schedule, at the current number of gradient steps."""

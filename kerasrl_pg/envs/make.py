@@ -180,7 +180,13 @@ def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environm
         raise TypeError(f"the function {make!r} must return a gymnasium.Env, it returned {first!r}")
     facts = _facts(first.spec)
     first.close()
-    adapt = lambda count: VectorAdapter(_same_step([make] * count))  # noqa: E731
+
+    def adapt(count: int) -> VectorAdapter:
+        made = [make() for _ in range(count)]
+        if len({id(env) for env in (first, *made)}) <= count:
+            raise ValueError(f"the function {make!r} must make a new environment each time, it returned one twice")
+        return VectorAdapter(_same_step([lambda env=env: env for env in made]))  # type: ignore[misc]
+
     return Environment(
         lambda: adapt(num_envs),
         lambda episodes: adapt(min(episodes, MOST_EVALUATION_ENVS["python"])),

@@ -56,7 +56,7 @@ class GraphEngine:
         fused = jit_compile and agent.strategy is None
         self._iterate = tf.function(self._iterations, jit_compile=fused, autograph=False)
         start_seed, self._seed = seeding.split(seeding.make_seed(agent.seed), 2)
-        self.carry: Carry = self.collector.start(start_seed)
+        self.carry: Carry = self.collector.start(agent.learner.worker_seed(start_seed))
         stored = agent.environment_state
         # That of another number of environments does not fit: they begin anew.
         if stored is not None and [x.shape for x in stored] == [x.shape for x in tf.nest.flatten(self.carry)]:
@@ -65,14 +65,15 @@ class GraphEngine:
 
     def most_updates(self, steps: int) -> int:
         """How many updates one `run` may do where `steps` environment steps are left: only the last may pass them."""
-        steps_per_update = self.collector.length * self.collector.environment.num_envs  # whole episodes take fewer
+        num_envs = self.collector.environment.num_envs * self.agent.learner.num_workers
+        steps_per_update = self.collector.length * num_envs  # whole episodes take fewer
         return min(self.updates_per_call, -(-steps // steps_per_update))
 
     def run(self, updates: int) -> Report:
         """The next `updates` updates, at most `updates_per_call`."""
         started = time.perf_counter()
         first, count = tf.constant(self.agent.updates), tf.constant(updates)
-        carry, packed, steps, episodes = self._iterate(self.carry, first, count, tf.constant(True))
+        carry, packed, episodes = self._iterate(self.carry, first, count, tf.constant(True))
         metrics = unpack_metrics(packed.numpy()[:updates], self._names)
         elapsed = time.perf_counter() - started
         episodes = Episodes(*(x.numpy()[:updates] for x in episodes))
@@ -84,7 +85,8 @@ class GraphEngine:
         seconds = {name: rounds * value for name, value in self._seconds_per_round.items()}
         seconds["learning"] = max(0.0, elapsed - sum(seconds.values()))
         seconds = {name: value * elapsed / sum(seconds.values()) for name, value in seconds.items()}
-        return Report(metrics, steps.numpy()[:updates], episodes, seconds)
+        steps = metrics.pop("steps").astype(int)
+        return Report(metrics, steps, episodes, seconds)
 
     def _rounds(self, episodes: Episodes) -> int:
         """How often all environments were stepped; whole episodes end with the longest."""
@@ -123,8 +125,9 @@ class GraphEngine:
         array = lambda dtype, shape: tf.TensorArray(dtype, self.updates_per_call, element_shape=shape)  # noqa: E731
         episodes = Episodes(*(array(dtype, [length, num_envs]) for dtype in (tf.bool, tf.float32, tf.int32)))
 
-        def one(i, carry, metrics, steps, episodes):
+        def one(i, carry, metrics, episodes):
             act_seed, update_seed = seeding.split(seeding.fold_in(self._seed, first + i), 2)
+            act_seed = self.agent.learner.worker_seed(act_seed)
             carry, rollout, ended = self._collect(carry, self._act, self._value, act_seed)
             row = tf.cond(
                 learn,
@@ -135,16 +138,13 @@ class GraphEngine:
                 i + 1,
                 carry,
                 metrics.write(i, row),
-                steps.write(i, tf.reduce_sum(tf.cast(rollout.valid, tf.int32))),
                 Episodes(*(a.write(i, x) for a, x in zip(episodes, ended, strict=True))),
             )
 
-        _, carry, metrics, steps, episodes = tf.while_loop(
-            lambda i, *_: i < updates,
-            one,
-            (0, carry, array(tf.float32, [MOST_METRICS]), array(tf.int32, []), episodes),
+        _, carry, metrics, episodes = tf.while_loop(
+            lambda i, *_: i < updates, one, (0, carry, array(tf.float32, [MOST_METRICS]), episodes)
         )
-        return carry, metrics.stack(), steps.stack(), Episodes(*(a.stack() for a in episodes))
+        return carry, metrics.stack(), Episodes(*(a.stack() for a in episodes))
 
 
 class VectorEngine:
@@ -163,6 +163,7 @@ class VectorEngine:
         act, value = _policy_functions(agent)
         env_seed, seed = seeding.integers(agent.seed, 2)
         self._seed = seeding.make_seed(seed)
+        env_seed = int(agent.learner.worker_seed(seeding.make_seed(env_seed))[0])
 
         def act_in_environment(observation, seed):
             action, log_prob, observation_value = act(observation, seed)
@@ -195,9 +196,8 @@ class VectorEngine:
         """The next update."""
         before = dict(self.collector.seconds)
         act_seed, update_seed = seeding.split(seeding.fold_in(self._seed, self.agent.updates), 2)
-        rollout, episodes = self.collector.collect(act_seed)
+        rollout, episodes = self.collector.collect(self.agent.learner.worker_seed(act_seed))
         started = time.perf_counter()
-        steps = np.array([rollout.valid.sum()])
         if self._clip_reward:
             rollout = rollout._replace(reward=np.sign(rollout.reward))
         rollout = tf.nest.map_structure(tf.constant, rollout)
@@ -205,7 +205,9 @@ class VectorEngine:
         seconds = {name: self.collector.seconds[name] - before[name] for name in before}
         seconds["learning"] = time.perf_counter() - started
         episodes = Episodes(*(x[None] for x in episodes))
-        return Report(unpack_metrics(packed[None], self._names), steps, episodes, seconds)
+        metrics = unpack_metrics(packed[None], self._names)
+        steps = metrics.pop("steps").astype(int)
+        return Report(metrics, steps, episodes, seconds)
 
 
 def uses_xla(model: keras.Model) -> bool:
@@ -248,7 +250,7 @@ def _update(agent: Agent, rollout: Rollout, seed: tf.Tensor) -> Metrics:
     metrics = agent.algorithm.update(agent.learner, rollout, seed)
     agent.learner.update_observation_statistics(rollout)
     rate = tf.cast(tf.convert_to_tensor(agent.optimizer.learning_rate), tf.float32)
-    return {**metrics, "learning_rate": rate}
+    return {**metrics, "learning_rate": rate, "steps": agent.learner.count_steps(rollout)}
 
 
 def _rollout_spec(agent: Agent, length: int | None, num_envs: int) -> Rollout:

@@ -149,7 +149,6 @@ def test_two_processes_learn_the_same_weights(how, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="every worker seeds its environments alike, so the second adds nothing", strict=True)
 @pytest.mark.parametrize("how", ["graph", "gymnasium"])
 def test_two_processes_play_different_episodes(how, tmp_path):
     first, second = two_workers(how, tmp_path)

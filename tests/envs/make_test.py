@@ -121,6 +121,14 @@ def test_a_function_must_make_an_environment():
         made(lambda: "CartPole-v1")
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_function_must_make_a_new_environment_each_time(num_envs):
+    """Several learners' steps on one object would be one learner's, unnoticed."""
+    mine = Counter(0)
+    with pytest.raises(ValueError, match="must make a new environment each time, it returned one twice"):
+        made(lambda: mine, num_envs=num_envs).make_training()
+
+
 def test_one_environment_object_is_used_and_left_open(watched):
     mine = watched()
     environment = made(mine)
