@@ -41,7 +41,7 @@ class Row:
     stop_return: float | None = None
     evaluation_episodes: int = 100
     save_policy: bool = False
-    """Export the policy of the first seed to `saved_models/`."""
+    """Export the policy of the first seed to `saved_models/`, and film it."""
     checkpoint: bool = False
     """Save after every epoch, for trainings of many minutes."""
 
@@ -108,6 +108,8 @@ def report():
         if logs:
             krl.plot_history(logs, RESULTS / name / "learning_curve.png")
             lines.append(section(name, row, PRESETS[row.preset], len(logs)))
+        if (ROOT / "saved_models" / name).exists():
+            (ROOT / "saved_models" / name / "README.md").write_text(model_card(name))
     (ROOT / "docs" / "results.md").write_text("\n".join(lines))
 
 
@@ -164,9 +166,9 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
     """A row's curve and how to get it again."""
     result = json.loads((RESULTS / name / f"seed-{row.seeds[0]}.json").read_text())
     agent, made_on = result["agent"], result["machine"]
-    settings = ", ".join(f"{key} {value}" for key, value in agent["algorithm"]["settings"].items() if _is_plain(value))
-    protocol = ", ".join(f"{key} {value}" for key, value in agent["protocol"].items())
-    versions = ", ".join(f"{key} {value}" for key, value in made_on.items())
+    settings = listed({key: value for key, value in agent["algorithm"]["settings"].items() if _is_plain(value)})
+    protocol = listed(agent["protocol"])
+    versions = listed(made_on)
     return "\n".join(
         [
             f"## {name}",
@@ -178,11 +180,38 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             "",
             f"* {agent['algorithm']['name']}: {settings}.",
             *([f"* Protocol: {protocol}."] if protocol else []),
+            *([f"* The player: [film](results/{name}/player.mp4)."] if row.save_policy else []),
             f"* Machine: {versions}.",
             f"* Again: `{result['command']}`.",
             "",
         ]
     )
+
+
+def listed(facts: dict) -> str:
+    """Names and values in a line."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def model_card(name: str) -> str:
+    """What a policy in saved_models/ is, what it reaches and how it was made."""
+    result = json.loads((RESULTS / name / f"seed-{ROWS[name].seeds[0]}.json").read_text())
+    agent, evaluation = result["agent"], result["evaluation"]
+    protocol = listed(agent["protocol"]) or "Gymnasium's defaults"
+    return f"""# {name}
+
+| | |
+|---|---|
+| environment | {agent["environment"]} |
+| protocol | {protocol} |
+| algorithm | {agent["algorithm"]["name"]}, {agent["steps"]:,} environment steps, seed {agent["seed"]} |
+| evaluation | {evaluation["mean"]:.1f} ± {evaluation["std"]:.1f} over {evaluation["episodes"]} episodes, greedy actions |
+| made by | `{result["command"]}` |
+| settings, spaces, tensors, versions | [metadata.json](metadata.json) |
+| curve and table | [docs/results.md](../../docs/results.md#{name}) |
+
+Intended for demonstration and teaching. It knows nothing but this environment under this protocol.
+"""
 
 
 def _is_plain(value) -> bool:
@@ -205,12 +234,14 @@ def measure(name: str, seed: int) -> None:
     history = agent.history.history
     training_seconds = float(np.sum(np.diff([0, *history["steps"]]) / np.array(history["steps_per_second"])))
     evaluation = agent.evaluate(episodes=row.evaluation_episodes, seed=1000 + seed)
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
     if row.save_policy and seed == row.seeds[0]:
         target = ROOT / "saved_models" / name
         shutil.rmtree(target, ignore_errors=True)
         agent.export(target)
-    folder = RESULTS / name
-    folder.mkdir(parents=True, exist_ok=True)
+        (folder / "player.mp4").unlink(missing_ok=True)
+        krl.record_video(agent, folder / "player.mp4", seed=1000 + seed)
     agent.episodes.to_csv(folder / f"seed-{seed}-episodes.csv")
     with open(folder / f"seed-{seed}-history.csv", "w", newline="") as file:
         writer = csv.writer(file)

@@ -122,15 +122,8 @@ def _mountaincar_continuous_ppo(steps: int, num_envs: int) -> Settings:
 
 
 def _pong_ppo(steps: int, num_envs: int) -> Settings:
-    algorithm = PPO(
-        rollout_length=128, epochs=4, num_minibatches=4, clip_epsilon=0.1, entropy_coef=0.01, value_coef=0.5
-    )
-    annealed = dataclasses.replace(algorithm, clip_epsilon=linear_to_zero(0.1, steps, num_envs, algorithm))
-    return Settings(
-        algorithm=annealed,
-        optimizer=adam(linear_to_zero(2.5e-4, steps, num_envs, algorithm)),
-        mixed_precision="auto",
-    )
+    algorithm = PPO(rollout_length=128, epochs=4, num_minibatches=4, clip_epsilon=0.1)
+    return Settings(algorithm=algorithm, optimizer=adam(2.5e-4), mixed_precision="auto")
 
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:
@@ -221,7 +214,7 @@ PRESETS: dict[str, Preset] = {
         num_envs=8,
         steps=10_000_000,
         build=_pong_ppo,
-        source="Stable-Baselines3 zoo, ppo.yml, atari",
+        source="Stable-Baselines3 zoo, ppo.yml, atari, without the annealing",
     ),
 }
 """Every preset by its name; the first of an environment and algorithm is what `fit_agent(env, algorithm)` takes."""

@@ -103,10 +103,11 @@ def test_a_model_follows_from_its_seed():
 
 
 @pytest.mark.parametrize("name", ["vector", "small image"])
-def test_heads_answer_in_float32_however_the_trunk_computes(name):
+@pytest.mark.parametrize("normalize_value", [True, False])
+def test_heads_answer_in_float32_however_the_trunk_computes(name, normalize_value):
     space = OBSERVATIONS[name]
     with dtype_policy("mixed_bfloat16"):
-        model = actor_critic(space, spaces.Box(-1, 1, (2,)), normalize_value=True)
+        model = actor_critic(space, spaces.Box(-1, 1, (2,)), normalize_value=normalize_value)
     assert {name: output.dtype for name, output in model.output.items()} == {"policy": "float32", "value": "float32"}
     assert {variable.dtype for variable in model.variables} == {"float32"}
     trunk = next(layer for layer in model.layers if isinstance(layer, keras.Sequential))
