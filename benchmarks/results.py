@@ -196,7 +196,7 @@ def listed(facts: dict) -> str:
 def model_card(name: str) -> str:
     """What a policy in saved_models/ is, what it reaches and how it was made."""
     result = json.loads((RESULTS / name / f"seed-{ROWS[name].seeds[0]}.json").read_text())
-    agent, evaluation = result["agent"], result["evaluation"]
+    agent, played = result["agent"], result["evaluation"]
     protocol = listed(agent["protocol"]) or "Gymnasium's defaults"
     return f"""# {name}
 
@@ -205,7 +205,7 @@ def model_card(name: str) -> str:
 | environment | {agent["environment"]} |
 | protocol | {protocol} |
 | algorithm | {agent["algorithm"]["name"]}, {agent["steps"]:,} environment steps, seed {agent["seed"]} |
-| evaluation | {evaluation["mean"]:.1f} ± {evaluation["std"]:.1f} over {evaluation["episodes"]} episodes, greedy actions |
+| evaluation | {played["mean"]:.1f} ± {played["std"]:.1f} over {played["episodes"]} episodes, greedy actions |
 | made by | `{result["command"]}` |
 | settings, spaces, tensors, versions | [metadata.json](metadata.json) |
 | curve and table | [docs/results.md](../../docs/results.md#{name}) |
