@@ -104,7 +104,7 @@ def _normalized_model(observation_space: spaces.Space, action_space: spaces.Spac
 
 
 def _acrobot_ppo(steps: int, num_envs: int) -> Settings:
-    algorithm = PPO(rollout_length=128, epochs=6, num_minibatches=8, entropy_coef=0.0)
+    algorithm = PPO(rollout_length=256, epochs=10, num_minibatches=16, entropy_coef=0.0)
     optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=_normalized_model)
 
@@ -179,7 +179,7 @@ PRESETS: dict[str, Preset] = {
     "acrobot-ppo": Preset(
         env="Acrobot-v1",
         algorithm="ppo",
-        num_envs=16,
+        num_envs=8,
         steps=500_000,
         build=_acrobot_ppo,
         source="tuned here, from Stable-Baselines3 zoo, ppo.yml",

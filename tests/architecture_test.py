@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "training": {"agent", "collect", "envs", "learner", "ops", "seeding", "spaces", "types"},
     "presets": {"algorithms", "models", "seeding"},
-    "fit": {"agent", "algorithms", "envs", "models", "presets", "seeding", "training"},
+    "fit": {"agent", "algorithms", "envs", "learner", "models", "presets", "seeding", "training"},
 }  # fmt: skip
 """Room -> the rooms that it imports: all of them, so that a needless arrow is noticed too."""
 

@@ -25,7 +25,7 @@ def test_a_preset_makes_its_algorithm_and_a_model_for_its_environment(preset):
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_a_preset_says_where_it_comes_from(preset):
-    assert len(preset.source) > 10
+    assert preset.source
 
 
 def schedules_of(settings) -> list[keras.optimizers.schedules.LearningRateSchedule]:

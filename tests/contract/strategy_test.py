@@ -25,6 +25,9 @@ UPDATES, NUM_ENVS = 20, 4
 BOUND = 0.01
 """Of the gradient's norm: so low that every training here is clipped throughout."""
 
+WHOLE_EPISODES = {"CartPole-v1": 40, "Pendulum-v1": 200}
+"""About as many steps as the longest of a first policy's episodes has."""
+
 ALGORITHMS: dict[str, Any] = {
     "ppo": krl.PPO(rollout_length=8, epochs=2, num_minibatches=4, max_gradient_norm=BOUND),
     "a2c": krl.A2C(rollout_length=5, max_gradient_norm=BOUND, normalize_advantage=True),
@@ -49,7 +52,7 @@ def train(env_id, name, in_graph, normalized, count):
         normalize_observation=normalized, normalize_value=normalized, seed=3,
     )  # fmt: skip
     algorithm = ALGORITHMS[name]
-    per_update = NUM_ENVS * (algorithm.rollout_length or 40)
+    per_update = NUM_ENVS * (algorithm.rollout_length or WHOLE_EPISODES[env_id])
     return krl.fit_agent(
         env_id, algorithm, steps=UPDATES * per_update, num_envs=NUM_ENVS, model=model,
         optimizer=keras.optimizers.Adam(1e-3), strategy=replicas(count), in_graph=in_graph,
@@ -60,11 +63,12 @@ def train(env_id, name, in_graph, normalized, count):
 def assert_same_training(one, other):
     assert one.steps == other.steps
     assert one.updates == other.updates >= UPDATES
-    assert one.episodes.episode_return == pytest.approx(other.episodes.episode_return, rel=1e-5)
+    assert one.episodes.episode_return == pytest.approx(other.episodes.episode_return, rel=1e-4)
     assert min(one.history.history["gradient_norm"]) > BOUND  # it really was clipped
     for variable, same in zip(one.model.variables, other.model.variables, strict=True):
-        # Running statistics are in the units of observations and returns, hence the relative part.
-        np.testing.assert_allclose(variable, same, rtol=1e-5, atol=1e-5, err_msg=variable.path)
+        # Running statistics are in the units of observations and returns, and their rounding is that of the play.
+        tolerance = 1e-5 if variable.trainable else 1e-4
+        np.testing.assert_allclose(variable, same, rtol=tolerance, atol=tolerance, err_msg=variable.path)
 
 
 @pytest.mark.parametrize(
