@@ -63,7 +63,8 @@ def train(env_id, name, in_graph, normalized, count):
 def assert_same_training(one, other):
     assert one.steps == other.steps
     assert one.updates == other.updates >= UPDATES
-    assert one.episodes.episode_return == pytest.approx(other.episodes.episode_return, rel=1e-4)
+    # A pendulum doubles the last digit's rounding many times within an episode: the returns are compared coarsely.
+    assert one.episodes.episode_return == pytest.approx(other.episodes.episode_return, rel=1e-2)
     assert min(one.history.history["gradient_norm"]) > BOUND  # it really was clipped
     for variable, same in zip(one.model.variables, other.model.variables, strict=True):
         # Running statistics are in the units of observations and returns, and their rounding is that of the play.
