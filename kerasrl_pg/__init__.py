@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kerasrl_pg.envs.make import make_env
     from kerasrl_pg.envs.tensor_env import check_tensor_env
     from kerasrl_pg.evaluate import Evaluation
-    from kerasrl_pg.export import load_policy
+    from kerasrl_pg.exported_policy import load_policy
     from kerasrl_pg.fit import fit_agent
     from kerasrl_pg.plotting import plot_history
     from kerasrl_pg.types import Step, TensorEnv
@@ -43,7 +43,7 @@ _HOMES = {
     "check_tensor_env": "envs.tensor_env",
     "fit_agent": "fit",
     "load_agent": "agent",
-    "load_policy": "export",
+    "load_policy": "exported_policy",
     "make_env": "envs.make",
     "plot_history": "plotting",
     "record_video": "video",

@@ -136,22 +136,18 @@ class Agent:
         if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
             raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
         environment = made.make_evaluation(episodes)
-        self.check_spaces(environment)
-        if not sample:
-            return evaluate_policy(
-                lambda observation: self._greedy(observation).numpy(),
-                environment,
-                episodes=episodes,
-                seed=seed,
-            )
-        draws = itertools.count()
-        base = seeding.make_seed(seed)
-        return evaluate_policy(
-            lambda observation: self._sampled(observation, seeding.fold_in(base, next(draws))).numpy(),
-            environment,
-            episodes=episodes,
-            seed=seed,
-        )
+        base, draws = seeding.make_seed(seed), itertools.count()
+
+        def act(observation):
+            if sample:
+                return self._sampled(observation, seeding.fold_in(base, next(draws))).numpy()
+            return self._greedy(observation).numpy()
+
+        try:
+            self.check_spaces(environment)
+            return evaluate_policy(act, environment, episodes=episodes, seed=seed)
+        finally:
+            environment.close()
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> pathlib.Path:
         """Write all that is needed to go on training: weights, optimizer, counters, history and episodes.
@@ -245,6 +241,7 @@ class Agent:
         observation = environment.reset(seed=self.seed)
         for _ in range(4):
             observation = environment.step(self._greedy(observation).numpy())[0].observation
+        environment.close()
         return observation
 
     def _write(self, directory: pathlib.Path) -> None:

@@ -35,19 +35,14 @@ Load only what you trust: all three are programs, and a SavedModel can read and 
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
-import importlib.util
 import json
 import os
 import pathlib
 import platform
-import re
-import secrets
 import shutil
 import tempfile
 import uuid
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -56,33 +51,16 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg import seeding
+from kerasrl_pg.exported_policy import MODEL_FILES, READERS, named_inputs, named_leaves, require_for_onnx
 from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
 from kerasrl_pg.ops import distributions
-from kerasrl_pg.spaces import (
-    as_batch,
-    flatten,
-    leaf_paths,
-    space_from_json,
-    space_to_json,
-    tensor_dtype,
-    unflatten,
-)
-
-MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "policy.tflite", "onnx": "policy.onnx"}
-"""By format, the file without which a directory is no export."""
+from kerasrl_pg.spaces import as_batch, space_to_json, tensor_dtype, unflatten
 
 TOLERANCE = 1e-4
 """Relative and absolute: how far outputs may lie from the policy's own; float32 rounds far below it."""
 
 LOW_PRECISION = {"bfloat16", "float16", "mixed_bfloat16", "mixed_float16"}
 """Dtypes and Keras' dtype policies."""
-
-NOT_INPUTS = {"seed", "action", "value", "probabilities", "mean", "std"}
-"""Taken in a signature; ONNX has one set of names for inputs and outputs."""
-
-Run = Callable[[dict[str, np.ndarray], np.ndarray | None], dict[str, np.ndarray]]
-"""A loaded model: inputs by name, and a [2] int32 seed to draw with (None: greedy), to outputs by name."""
 
 
 def export_policy(
@@ -142,87 +120,6 @@ def export_policy(
     return path
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportedPolicy:
-    """A policy read from files; `load_policy` makes it.
-
-    Args:
-        metadata: what `metadata.json` holds.
-        observation_space: of one environment.
-        action_space: of one environment.
-        run: the model, from inputs by name (and a seed) to outputs by name.
-    """
-
-    metadata: dict[str, Any]
-    observation_space: spaces.Space
-    action_space: spaces.Space
-    run: Run
-
-    def act(self, observation: Any, *, sample: bool = False, seed: int | None = None) -> np.ndarray:
-        """Choose actions.
-
-        Args:
-            observation: one observation or a batch `[B, *observation]`, told apart by the space.
-            sample: draw from the policy instead of taking its most probable action; SavedModel only.
-            seed: of the draw; None draws anew each time.
-
-        Returns:
-            One action, or a batch of them, as the environment takes it.
-
-        Raises:
-            ValueError: `observation` has neither the space's shape nor that of a batch, or the format cannot
-                sample.
-        """
-        batch, is_single = as_batch(self.observation_space, observation)
-        pair = None
-        if sample:
-            if self.metadata["format"] != "saved_model":
-                raise ValueError(f"sample needs the format 'saved_model'; this is {self.metadata['format']!r}")
-            pair = seeding.make_seed(secrets.randbits(62) if seed is None else seed).numpy()
-        action = self.run(_named_inputs(self.observation_space, batch), pair)["action"]
-        return action[0] if is_single else action
-
-
-def load_policy(path: str | os.PathLike) -> ExportedPolicy:
-    """Read what `export_policy` wrote. Load only what you trust: an exported model is a program.
-
-    Args:
-        path: the directory.
-
-    Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ImportError: the format needs packages that are not installed.
-        ValueError: there is something else than an export.
-
-    Example:
-        >>> import tempfile
-        >>> from kerasrl_pg.models import actor_critic
-        >>> box, discrete = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
-        >>> policy = PolicyModel(actor_critic(box, discrete), box, discrete)
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     path = export_policy(policy, directory + "/policy", observations=np.ones((3, 4)), metadata={})
-        ...     loaded = load_policy(path)
-        >>> loaded.act(np.ones((7, 4))).shape, loaded.act(np.ones(4)) in discrete
-        ((7,), True)
-    """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no exported policy at {path}")
-    if not (path / "metadata.json").is_file():
-        raise ValueError(f"{path} is not an exported policy: it has no metadata.json")
-    try:
-        metadata = json.loads((path / "metadata.json").read_text())
-        format = metadata["format"]
-        model_file = MODEL_FILES[format]
-        observation_space = space_from_json(metadata["observation_space"])
-        action_space = space_from_json(metadata["action_space"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not an exported policy: metadata.json is another's ({error!r})") from error
-    if not (path / model_file).is_file():
-        raise ValueError(f"{path} is not an exported policy: it has no {model_file}")
-    return ExportedPolicy(metadata, observation_space, action_space, READERS[format](path))
-
-
 def _check_possible(path: pathlib.Path, format: str) -> None:
     """All that can be known to fail before any work."""
     if format not in MODEL_FILES:
@@ -232,13 +129,7 @@ def _check_possible(path: pathlib.Path, format: str) -> None:
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
     if format == "onnx":
-        _require("tf2onnx", "onnx", "onnxruntime")
-
-
-def _require(*modules: str) -> None:
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ImportError(f'ONNX needs {", ".join(missing)}: pip install "kerasrl-pg[onnx]"')
+        require_for_onnx("tf2onnx", "onnx", "onnxruntime")
 
 
 def _in_float32(policy: PolicyModel) -> PolicyModel:
@@ -277,7 +168,7 @@ def _parameters(space: Any, distribution: Any) -> dict[str, tf.Tensor]:
         case spaces.MultiBinary():
             return {"probabilities": tf.reshape(distribution.distribution.probs_parameter(), [-1, *shape])}
         case _:  # Box: PolicyModel has turned away everything else
-            center, half_width = distributions._units(space)
+            center, half_width = distributions.box_units(space)
             mean = tf.cast(tf.reshape(distribution.loc, [-1, *shape]), space.dtype)  # [B, D] -> [B, *shape]
             std = tf.reshape(distribution.scale.diag_part(), [-1, *shape])  # [B, D] -> [B, *shape]
             return {"mean": center + half_width * mean, "std": half_width * tf.cast(std, space.dtype)}
@@ -310,7 +201,7 @@ def _describe(
                 "dtype": tensor_dtype(leaf).name,
                 "shape": [None, *(leaf.shape or ())],
             }
-            for name, (path, leaf) in _named_leaves(policy.observation_space).items()
+            for name, (path, leaf) in named_leaves(policy.observation_space).items()
         ],
         "outputs": [
             {"name": name, "dtype": output.dtype.name, "shape": [None, *output.shape[1:]]}
@@ -343,27 +234,10 @@ def _package_version() -> str:
         return "not installed"  # run from its sources
 
 
-def _named_leaves(space: spaces.Space) -> dict[str, tuple[tuple[str | int, ...], spaces.Space]]:
-    """Every leaf space and its path by the name of its input, a name that TensorFlow keeps as it is."""
-    leaves: dict[str, tuple[tuple[str | int, ...], spaces.Space]] = {}
-    for path, leaf in leaf_paths(space):
-        name = re.sub(r"[^A-Za-z0-9]", "_", "_".join(map(str, path)))
-        if not name[:1].isalpha():
-            name = f"observation_{name}" if name else "observation"
-        while name in leaves or name in NOT_INPUTS:
-            name = f"observation_{name}"
-        leaves[name] = (path, leaf)
-    return leaves
-
-
-def _named_inputs(space: spaces.Space, batch: Any) -> dict[str, np.ndarray]:
-    return dict(zip(_named_leaves(space), flatten(space, batch), strict=True))
-
-
 def _signature(policy: PolicyModel) -> dict[str, tf.TensorSpec]:
     return {
         name: tf.TensorSpec([None, *(leaf.shape or ())], tensor_dtype(leaf), name)
-        for name, (_, leaf) in _named_leaves(policy.observation_space).items()
+        for name, (_, leaf) in named_leaves(policy.observation_space).items()
     }
 
 
@@ -395,12 +269,12 @@ def _sampled(policy: PolicyModel) -> tf.types.experimental.GenericFunction:
 
 def _observation(policy: PolicyModel, inputs: dict[str, tf.Tensor]) -> Any:
     space = policy.observation_space
-    return unflatten(space, [inputs[name] for name in _named_leaves(space)])
+    return unflatten(space, [inputs[name] for name in named_leaves(space)])
 
 
 def _write_and_run(policy: PolicyModel, format: str, directory: pathlib.Path, batch: Any) -> dict[str, np.ndarray]:
     """The outputs of what was written, read back."""
-    inputs = _named_inputs(policy.observation_space, batch)
+    inputs = named_inputs(policy.observation_space, batch)
     try:
         WRITERS[format](policy, directory)
         return READERS[format](directory)(inputs, None)
@@ -433,40 +307,7 @@ def _write_onnx(policy: PolicyModel, directory: pathlib.Path) -> None:
     (directory / MODEL_FILES["onnx"]).write_bytes(model.SerializeToString())
 
 
-def _read_saved_model(directory: pathlib.Path) -> Run:
-    signatures = tf.saved_model.load(directory).signatures
-
-    def run(inputs, seed):
-        tensors = {name: tf.constant(array) for name, array in inputs.items()}
-        if seed is None:
-            outputs = signatures["serving_default"](**tensors)
-        else:
-            outputs = signatures["sample"](**tensors, seed=tf.constant(seed, tf.int32))
-        return {name: output.numpy() for name, output in outputs.items()}
-
-    return run
-
-
-def _read_litert(directory: pathlib.Path) -> Run:
-    with warnings.catch_warnings():
-        # TensorFlow still carries the interpreter, and announces that it will move to ai_edge_litert.
-        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
-        interpreter = tf.lite.Interpreter(str(directory / MODEL_FILES["litert"]))
-    signature = interpreter.get_signature_runner("serving_default")
-    return lambda inputs, seed: signature(**inputs)
-
-
-def _read_onnx(directory: pathlib.Path) -> Run:
-    _require("onnxruntime")
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(directory / MODEL_FILES["onnx"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda inputs, seed: dict(zip(names, session.run(names, inputs), strict=True))
-
-
 WRITERS = {"saved_model": _write_saved_model, "litert": _write_litert, "onnx": _write_onnx}
-READERS = {"saved_model": _read_saved_model, "litert": _read_litert, "onnx": _read_onnx}
 
 
 def _check_same(action_space: spaces.Space, expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]) -> None:

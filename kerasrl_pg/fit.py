@@ -135,15 +135,19 @@ def fit_agent(
     if checkpoint is not None:
         hooks.append(Checkpoint(agent, checkpoint))
     after_epoch = _evaluation(agent, evaluation, eval_episodes, seed) if eval_episodes else None
-    train_on_policy(
-        agent,
-        engine,
-        steps=steps,
-        updates_per_epoch=updates_per_epoch,
-        callbacks=hooks,
-        stop_return=stop_return,
-        after_epoch=after_epoch,
-    )
+    try:
+        train_on_policy(
+            agent,
+            engine,
+            steps=steps,
+            updates_per_epoch=updates_per_epoch,
+            callbacks=hooks,
+            stop_return=stop_return,
+            after_epoch=after_epoch,
+        )
+    finally:
+        if isinstance(training, VectorAdapter):
+            training.close()
     return agent
 
 
@@ -296,7 +300,9 @@ def _resumed(
 
 
 def _evaluation(agent: Agent, environment: Environment, episodes: int, seed: int):
-    agent.check_spaces(environment.make_evaluation(episodes))
+    probe = environment.make_evaluation(1)
+    agent.check_spaces(probe)
+    probe.close()
 
     def evaluate() -> dict[str, float]:
         result = agent.evaluate(episodes=episodes, seed=seed, env=environment)

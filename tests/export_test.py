@@ -12,7 +12,8 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import ops
-from kerasrl_pg.export import export_policy, load_policy
+from kerasrl_pg.export import export_policy
+from kerasrl_pg.exported_policy import load_policy
 from kerasrl_pg.models import PolicyModel, actor_critic
 
 pytestmark = pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")

@@ -159,7 +159,7 @@ def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
 def _from_vector_env(env: VectorEnv, num_envs: int | None) -> Environment:
     if num_envs not in (None, env.num_envs):
         raise ValueError(f"num_envs must be that of the vector environment ({env.num_envs}), got {num_envs}")
-    adapter = VectorAdapter(env)  # one for both: training thus sees when an evaluation has used it
+    adapter = VectorAdapter(env, owned=False)  # one for both: training thus sees when an evaluation has used it
     return Environment(lambda: adapter, lambda _episodes: adapter, **_facts(env.spec))
 
 
@@ -170,7 +170,7 @@ def _from_single_env(env: gymnasium.Env, num_envs: int | None) -> Environment:
             "or num_envs=1"
         )
     # The evaluation plays on the same object, which may hold state that no copy would have.
-    adapter = VectorAdapter(_same_step([lambda: _LeftOpen(env)]))
+    adapter = VectorAdapter(_same_step([lambda: _LeftOpen(env)]), owned=False)
     return Environment(lambda: adapter, lambda _episodes: adapter, **_facts(env.spec))
 
 

@@ -131,8 +131,8 @@ def check_tensor_env(env: TensorEnv, steps: int = 100) -> None:
     Random actions drive it eagerly for `steps` steps, twice. Checked are the attributes; the structure, shape
     and dtype of everything that `reset` and `step` return; that the state keeps its structure, so that it can
     be looped; that `final_observation` equals `observation` where no episode ended; that the same seed gives
-    the same trajectory; and that a step in a `tf.function`, and one compiled by XLA, give what the eager one
-    gives.
+    the same trajectory; and that a step in a `tf.function` (without AutoGraph, as in training), and one compiled
+    by XLA, give what the eager one gives.
 
     Args:
         env: The environment to check.
@@ -292,12 +292,17 @@ def _check_tensor(value: Any, shape: tuple[int, ...], dtype: tf.DType | None, na
 def _check_compiled(env: TensorEnv, trajectory: list[_Moment], actions: list[Any], jit_compile: bool) -> None:
     """The first step and the last, by one and the same trace."""
     how = "compiled by XLA (jit_compile=True)" if jit_compile else "in a tf.function"
-    compiled = tf.function(env.step, jit_compile=jit_compile)
+    compiled = tf.function(env.step, jit_compile=jit_compile, autograph=False)
     for index in (0, len(actions) - 1):
         moment = trajectory[index]
         action = tf.nest.map_structure(tf.constant, actions[index])
         try:
             result = compiled(moment.state, action, _step_seed(index + 1))
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise ValueError(
+                f"step does not run {how}: a Python `if`, `while`, `for`, `and`, `or` or `not` asks a tensor for its "
+                "value, which a graph does not know. Use tf.where, tf.cond, tf.while_loop or tf.logical_and instead."
+            ) from error
         except Exception as error:  # whatever TensorFlow raises, the reader needs to know at which stage
             raise ValueError(f"step does not run {how}: {error}") from error
         _check_equal((moment.next_state, moment.step), result, f"a step run eagerly and one {how}", tolerance=1e-3)

@@ -40,7 +40,7 @@ class TensorVectorEnv(gymnasium.vector.VectorEnv):
         self._seed = seeding.make_seed(0)
         self._steps = 0
         self._state: Any = None
-        self._step = tf.function(environment.step)
+        self._step = tf.function(environment.step, autograph=False)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Start N episodes; without a `seed` the random numbers go on from where they were."""

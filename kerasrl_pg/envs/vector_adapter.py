@@ -23,6 +23,7 @@ class VectorAdapter:
 
     Args:
         environment: the vector environment.
+        owned: False if it is the user's to close.
 
     Raises:
         TypeError: observations that are not supported.
@@ -38,8 +39,9 @@ class VectorAdapter:
         ([1.0, 1.0], [True, True])
     """
 
-    def __init__(self, environment: gymnasium.vector.VectorEnv):
+    def __init__(self, environment: gymnasium.vector.VectorEnv, owned: bool = True):
         self.environment = environment
+        self.owned = owned
         self.observation_space = environment.single_observation_space
         self.action_space = environment.single_action_space
         self.num_envs = environment.num_envs
@@ -96,8 +98,9 @@ class VectorAdapter:
         return Step(observation, reward, terminated, truncated, final_observation), valid
 
     def close(self) -> None:
-        """Release the environments."""
-        self.environment.close()
+        """Release the environments, unless they are the user's."""
+        if self.owned:
+            self.environment.close()
 
     def _stored(self, observation: Any) -> Any:
         """A batch of observations as arrays of the types that the model reads; always copies."""

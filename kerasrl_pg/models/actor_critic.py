@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import keras
@@ -178,7 +179,10 @@ def _features(trunk: keras.Model, encoded):
     features = trunk(encoded)
     if not isinstance(features, keras.KerasTensor) or len(features.shape) != 2:
         shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), features)
-        raise ValueError(f"a trunk must return one tensor [B, features]; {trunk.name!r} returns {shapes}")
+        raise ValueError(
+            f"a trunk must return one tensor [B, features]; {trunk.name!r} returns {shapes} "
+            "(a model with heads must take observations as they are; these were encoded)"
+        )
     return features
 
 
@@ -235,6 +239,12 @@ def _policy_and_value(outputs):
 def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
     """Whether a model is a whole policy (several outputs, or named ones) and not a trunk (one tensor).
 
+    A model that cannot be called on observations as they are is a trunk: trunks read encoded ones.
+
+    Args:
+        model: a user's own.
+        observation_space: of one environment.
+
     Example:
         >>> box = spaces.Box(-1, 1, (4,))
         >>> has_heads(mlp_trunk(), box), has_heads(default_model(box, spaces.Discrete(2)), box)
@@ -242,7 +252,25 @@ def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
     """
     if isinstance(model, keras.Sequential):
         return False
-    return not isinstance(_output_spec(model, observation_space), keras.KerasTensor)
+    try:
+        # Of a copy first: asking builds a model, and a trunk must be built for encoded observations instead.
+        specs = (_output_spec(each, observation_space) for each in (_unbuilt_copy(model), model))
+        return all(not isinstance(spec, keras.KerasTensor) for spec in specs)
+    except Exception:  # whatever a user's `call` raises
+        return False
+
+
+def _unbuilt_copy(model: keras.Model) -> keras.Model:
+    """The model anew; itself if it is built, or if its config may lack arguments of its `__init__`.
+
+    Keras makes a config for models that define none, and silently puts defaults where there were arguments.
+    """
+    parameters = inspect.signature(type(model)).parameters.values()
+    has_arguments = any(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters)
+    has_config = type(model).get_config is not keras.Model.get_config
+    if model.built or (has_arguments and not has_config):
+        return model
+    return type(model).from_config(model.get_config())
 
 
 def _output_spec(model: keras.Model, observation_space: spaces.Space):

@@ -172,9 +172,31 @@ def to_environment(action_space: Space, action: tf.Tensor) -> tf.Tensor:
             return _shaped(action_space, action)  # [B, K] -> [B, *shape]
         case Box() if _is_float(action_space):
             action = _shaped(action_space, action)  # [B, D] -> [B, *shape]
-            center, half_width = _units(action_space)
+            center, half_width = box_units(action_space)
             return tf.clip_by_value(center + half_width * action, action_space.low, action_space.high)
     raise _unsupported(action_space)
+
+
+def box_units(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The environment's units of a Box: action = center + half width · (action in the policy's units).
+
+    A dimension with both bounds has center (low + high) / 2 and half width (high - low) / 2, halved first so that
+    neither overflows; one without has 0 and 1.
+
+    Args:
+        box: Action space of one environment.
+
+    Returns:
+        Center and half width, each [*box.shape] of the space's dtype.
+
+    Example:
+        >>> center, half_width = box_units(Box(np.float32([0, 0]), np.float32([10, np.inf])))
+        >>> center.tolist(), half_width.tolist()
+        ([5.0, 0.0], [5.0, 1.0])
+    """
+    bounded = np.isfinite(box.low) & np.isfinite(box.high)
+    low, high = np.where(bounded, box.low, -1.0), np.where(bounded, box.high, 1.0)
+    return (low / 2 + high / 2).astype(box.dtype), (high / 2 - low / 2).astype(box.dtype)
 
 
 def _padded_logits(nvec: np.ndarray, parameters: tf.Tensor) -> tf.Tensor:
@@ -189,13 +211,6 @@ def _padded_logits(nvec: np.ndarray, parameters: tf.Tensor) -> tf.Tensor:
 def _shaped(action_space: Space, action: tf.Tensor) -> tf.Tensor:
     """[B, ...] -> [B, *action_space.shape], in the space's dtype."""
     return tf.cast(tf.reshape(action, [-1, *(action_space.shape or ())]), action_space.dtype)
-
-
-def _units(box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Center and half width of a bounded dimension, else 0 and 1; halved first, so that neither overflows."""
-    bounded = np.isfinite(box.low) & np.isfinite(box.high)
-    low, high = np.where(bounded, box.low, -1.0), np.where(bounded, box.high, 1.0)
-    return (low / 2 + high / 2).astype(box.dtype), (high / 2 - low / 2).astype(box.dtype)
 
 
 def _is_float(box: Box) -> bool:

@@ -241,3 +241,20 @@ def test_vizdoom_trains_through_gymnasium(monkeypatch, tmp_path):
     assert agent.updates == 2
     assert set(agent.observation_space.spaces) == {"screen", "gamevariables"}
     assert np.isfinite(agent.history.history["loss"]).all()
+
+
+def test_environments_made_here_are_closed_and_the_users_are_left_open():
+    closed = []
+
+    class Noted(gymnasium.Wrapper):
+        def close(self):
+            closed.append(self)
+
+    krl.fit_agent(
+        lambda: Noted(gymnasium.make("CartPole-v1")), krl.A2C(), steps=10, num_envs=2, jit_compile=False, verbose=0
+    ).evaluate(episodes=2)
+    assert len(closed) == 1 + 2 + 2  # the one looked at first, those of training, those of the evaluation
+    closed.clear()
+    mine = Noted(gymnasium.make("CartPole-v1"))
+    krl.fit_agent(mine, krl.A2C(), steps=10, jit_compile=False, verbose=0).evaluate(episodes=2)
+    assert not closed

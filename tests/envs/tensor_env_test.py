@@ -133,6 +133,19 @@ def test_the_checker_follows_dict_and_tuple_observations():
         check_tensor_env(build((2,)), steps=5)
 
 
+def branches_in_python(state: tf.Tensor, action: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Step]:
+    """Right when run eagerly, and when AutoGraph rewrites it; training traces without AutoGraph."""
+    state, step = Walk().step(state, action, seed)
+    if tf.reduce_any(step.terminated):
+        return state, step._replace(reward=tf.zeros([3]))
+    return state, step
+
+
+def test_the_checker_refuses_a_python_branch_on_a_tensor():
+    with pytest.raises(ValueError, match=r"a Python `if`.* Use tf.where, tf.cond"):
+        check_tensor_env(walk_but(step=branches_in_python), steps=20)
+
+
 def test_the_checker_needs_a_step():
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         check_tensor_env(Walk(), steps=0)

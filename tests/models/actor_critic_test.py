@@ -240,6 +240,49 @@ def test_a_trunk_of_a_shape_of_its_own_gets_the_encoded_observation():
     assert PolicyModel(model, space, spaces.Discrete(2))(samples(space, 3)).value.shape == (3,)
 
 
+class SubclassedTrunk(keras.Model):
+    """A trunk that is built for whatever it is called on first."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = keras.layers.Dense(8, "relu")
+        self.flatten = keras.layers.Flatten()
+
+    def call(self, inputs):
+        return self.flatten(self.hidden(inputs))
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_a_subclassed_trunk_is_built_for_encoded_observations(name):
+    space, trunk = OBSERVATIONS[name], SubclassedTrunk()
+    assert not has_heads(trunk, space)
+    model = actor_critic(space, spaces.Discrete(2), trunk=trunk)
+    assert PolicyModel(model, space, spaces.Discrete(2))(samples(space, 3)).value.shape == (3,)
+
+
+class Configured(Subclassed):
+    """A policy that is none without its argument, which Keras' own `get_config` forgets."""
+
+    def __init__(self, body=None, **kwargs):
+        super().__init__(**kwargs)
+        self.body = body
+
+    def call(self, inputs):
+        return super().call(self.body(inputs))
+
+
+def test_a_subclassed_policy_may_have_arguments_and_no_config():
+    policy = Configured(keras.layers.Embedding(5, 8))
+    assert has_heads(policy, spaces.Discrete(5))
+    assert len(policy.trainable_variables) == 7  # built: an embedding, three kernels and biases
+
+
+def test_a_policy_that_cannot_read_the_observation_is_told_what_it_has_to_read():
+    assert not has_heads(Subclassed(), spaces.Discrete(5))
+    with pytest.raises(ValueError, match=r"'policy': \(None, 2\).*must take observations as they are"):
+        actor_critic(spaces.Discrete(5), spaces.Discrete(2), trunk=Subclassed())
+
+
 @pytest.mark.parametrize(
     ("trunk", "shape"),
     [(keras.Sequential([keras.layers.Reshape((2, 2))]), r"\(None, 2, 2\)"), (head_model((2, 1)), r"\(None, 2\)")],
