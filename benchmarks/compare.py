@@ -28,7 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
-REPEATS = 5
+REPEATS = 3
 MOST_EXTRA_GRADIENT_STEPS = 0.06
 """Share by which our gradient steps may pass the peer's: Gymnasium's vector CartPole spends a step on each reset, which
 we do not count as experience, so the same number of environment steps takes us more updates."""

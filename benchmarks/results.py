@@ -51,7 +51,7 @@ ROWS = {
     "cartpole-a2c": Row(preset="cartpole-a2c", steps=500_000, target=475.0),
     "cartpole-reinforce": Row(preset="cartpole-reinforce", steps=1_000_000, target=475.0),
     "acrobot-ppo": Row(preset="acrobot-ppo", steps=500_000, target=-80.0),
-    "pendulum-ppo": Row(preset="pendulum-ppo", steps=300_000, target=-180.0),
+    "pendulum-ppo": Row(preset="pendulum-ppo", steps=300_000, target=-180.0, evaluation_episodes=500),
     "mountaincar-continuous-ppo": Row(preset="mountaincar-continuous-ppo", steps=500_000, target=90.0),
     "pong-fast": Row(
         preset="pong-fast",

@@ -111,8 +111,8 @@ def _acrobot_ppo(steps: int, num_envs: int) -> Settings:
 
 def _pendulum_ppo(steps: int, num_envs: int) -> Settings:
     # Whole episodes in a rollout: all environments started together, so a shorter one would see only some phases.
-    algorithm = PPO(rollout_length=200, epochs=10, num_minibatches=10, discount=0.95, entropy_coef=0.0)
-    optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
+    algorithm = PPO(rollout_length=200, epochs=10, num_minibatches=20, discount=0.95, entropy_coef=0.0)
+    optimizer = adam(linear_to_zero(2e-3, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=_normalized_model)
 
 
@@ -187,7 +187,7 @@ PRESETS: dict[str, Preset] = {
     "pendulum-ppo": Preset(
         env="Pendulum-v1",
         algorithm="ppo",
-        num_envs=4,
+        num_envs=16,
         steps=300_000,
         build=_pendulum_ppo,
         source="tuned here",
