@@ -59,7 +59,7 @@ class Side:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """PPO on one environment. Learning rate and clip range fall linearly to 0; Adam's epsilon is 1e-5."""
+    """PPO on one environment. Adam's epsilon is 1e-5."""
 
     title: str
     env: str
@@ -78,6 +78,8 @@ class Workload:
     minibatch_size: int
     learning_rate: float
     clip_epsilon: float
+    annealed: bool = True
+    """Learning rate and clip range fall linearly to 0."""
     discount: float = 0.99
     gae_lambda: float = 0.95
     entropy_coef: float = 0.0
@@ -109,7 +111,7 @@ ZOO_CARTPOLE: dict[str, Any] = {
 WORKLOADS = {
     "cartpole": Workload(
         title="PPO, CartPole-v1, 4 epochs of minibatches of 256 (CleanRL's settings with 8 environments)",
-        env="CartPole-v1", peer_env="CartPole-v1", steps=262_144, quick_steps=65_536,
+        env="CartPole-v1", peer_env="CartPole-v1", steps=131_072, quick_steps=65_536,
         rollout_length=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4, clip_epsilon=0.2,
         sides=CARTPOLE,
     ),
@@ -129,6 +131,7 @@ WORKLOADS = {
         title="PPO, Pong, Nature network (Stable-Baselines3 zoo)",
         env="ALE/Pong-v5", peer_env="PongNoFrameskip-v4", steps=20_480, quick_steps=6_144,
         rollout_length=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4, clip_epsilon=0.1, entropy_coef=0.01,
+        annealed=False,
         sides={
             "auto": Side(title="ours, precision of the preset", mixed_precision="auto", least_ratio=1.5),
             "float32": Side(title="ours, float32"),
@@ -318,11 +321,11 @@ def our_settings(workload: Workload) -> tuple[Any, Any]:
         value_coef=workload.value_coef,
         max_gradient_norm=workload.max_gradient_norm,
     )
-    falling = [
-        linear_to_zero(start, workload.steps, workload.num_envs, algorithm)
+    clip_epsilon, learning_rate = (
+        linear_to_zero(start, workload.steps, workload.num_envs, algorithm) if workload.annealed else start
         for start in (workload.clip_epsilon, workload.learning_rate)
-    ]
-    return dataclasses.replace(algorithm, clip_epsilon=falling[0]), adam(falling[1])
+    )
+    return dataclasses.replace(algorithm, clip_epsilon=clip_epsilon), adam(learning_rate)
 
 
 def run_sb3(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float, int]], dict[str, Any], float | None]:
@@ -349,8 +352,8 @@ def run_sb3(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float
         n_steps=workload.rollout_length,
         n_epochs=workload.epochs,
         batch_size=workload.minibatch_size,
-        learning_rate=lambda remaining: remaining * workload.learning_rate,
-        clip_range=lambda remaining: remaining * workload.clip_epsilon,
+        learning_rate=lambda remaining: workload.learning_rate * (remaining if workload.annealed else 1),
+        clip_range=lambda remaining: workload.clip_epsilon * (remaining if workload.annealed else 1),
         gamma=workload.discount,
         gae_lambda=workload.gae_lambda,
         ent_coef=workload.entropy_coef,

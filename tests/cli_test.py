@@ -24,8 +24,8 @@ def test_fit_writes_what_evaluate_and_play_read(tmp_path, capfd):
         ("save", "agent"), ("export", "policy"), ("csv", "episodes.csv"), ("plot", "curve.png"),
     ]}  # fmt: skip
     options = [word for name, path in outputs.items() for word in (f"--{name}", str(path))]
-    assert main(["fit", "CartPole-v1", "a2c", "--steps", "500", "--num-envs", "4", *options]) == 0
-    assert "500 steps, last 100 episodes: " in capfd.readouterr().out
+    assert main(["fit", "CartPole-v1", "a2c", "--steps", "512", "--num-envs", "4", *options]) == 0
+    assert "512 steps, last 100 episodes: " in capfd.readouterr().out
     assert outputs["csv"].read_text().startswith("step,episode_return,episode_length\n")
     assert outputs["plot"].stat().st_size > 10_000
     assert json.loads((outputs["export"] / "metadata.json").read_text())["environment"] == "CartPole-v1"
@@ -75,7 +75,7 @@ def test_describe_says_what_an_agent_must_know(capfd):
     assert described["time limit"] == "500 steps"
     assert described["solved at"] == "475.0"
     assert described["trains in graph"] == "yes"
-    assert described["presets"] == "cartpole-ppo"
+    assert described["presets"] == "cartpole-ppo, cartpole-a2c, cartpole-reinforce"
 
 
 def test_list_names_algorithms_presets_and_graph_environments(capfd):
