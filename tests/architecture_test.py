@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "models": {"ops", "seeding", "spaces"},
     "envs": {"seeding", "spaces", "types"},
     "learner": {"models", "ops", "seeding", "types"},
-    "collect": {"envs", "ops", "seeding", "types"},
+    "collect": {"envs", "ops", "seeding", "spaces", "types"},
     "evaluate": {"envs"},
     "exported_policy": {"seeding", "spaces"},
     "export": {"exported_policy", "models", "ops", "spaces"},

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.spaces import map_observation
 from kerasrl_pg.types import Episodes, Rollout
 
 
@@ -51,9 +52,8 @@ class VectorCollector:
         rows: list[Rollout] = []
         ends: list[Episodes] = []
         alive = np.ones(self.environment.num_envs, bool)  # [N]
-        seeds = np.random.default_rng(
-            seed.numpy().view(np.uint32)
-        )  # one for each step: cheaper on the host than in a graph
+        # One seed for each step: cheaper on the host than in a graph.
+        seeds = np.random.default_rng(seed.numpy().view(np.uint32))
         while alive.any() and len(rows) != self.rollout_length:
             row, end = self._step(seeds.integers(2**31, size=2, dtype=np.int32), alive)
             rows.append(row)
@@ -113,9 +113,9 @@ class VectorCollector:
 
 
 def _tensors(observation: Any) -> Any:
-    return tf.nest.map_structure(tf.constant, observation)
+    return map_observation(tf.constant, observation)
 
 
 def _stack(column: Any) -> Any:
     """A list of T structures of [N, ...] arrays as one structure of [T, N, ...] arrays."""
-    return tf.nest.map_structure(lambda *leaves: np.stack(leaves), *column)
+    return map_observation(lambda *leaves: np.stack(leaves), *column)

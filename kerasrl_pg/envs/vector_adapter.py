@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from kerasrl_pg.spaces import check_observation_space, map_space, tensor_dtype
+from kerasrl_pg.spaces import check_observation_space, map_observation, map_space, tensor_dtype
 from kerasrl_pg.types import Step
 
 
@@ -104,9 +104,7 @@ class VectorAdapter:
 
     def _stored(self, observation: Any) -> Any:
         """A batch of observations as arrays of the types that the model reads; always copies."""
-        return tf.nest.map_structure(
-            lambda dtype, leaf: np.array(leaf, dtype=dtype), self._dtypes, _as_structure(observation)
-        )
+        return map_observation(lambda dtype, leaf: np.array(leaf, dtype=dtype), self._dtypes, observation)
 
     def _with_final_rows(self, observation: Any, info: dict[str, Any], ended: np.ndarray) -> Any:
         """[N, *observation] with the rows that ended replaced by the episodes' final observations."""
@@ -114,8 +112,8 @@ class VectorAdapter:
         row_by_row = isinstance(final, np.ndarray) and final.dtype.hasobject
         if not row_by_row:  # dense, as ale-py and TensorVectorEnv have it
             rows = self._stored(final)
-            return tf.nest.map_structure(lambda new, old: np.where(_column(ended, new), new, old), rows, observation)
-        whole = tf.nest.map_structure(np.copy, observation)
+            return map_observation(lambda new, old: np.where(_column(ended, new), new, old), rows, observation)
+        whole = map_observation(np.copy, observation)
         for index in np.flatnonzero(ended):
             for target, row in zip(tf.nest.flatten(whole), tf.nest.flatten(_as_structure(final[index])), strict=True):
                 target[index] = row

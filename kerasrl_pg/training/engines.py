@@ -61,6 +61,7 @@ class GraphEngine:
         # That of another number of environments does not fit: they begin anew.
         if stored is not None and [x.shape for x in stored] == [x.shape for x in tf.nest.flatten(self.carry)]:
             self.carry = tf.nest.pack_sequence_as(self.carry, [tf.constant(x) for x in stored])
+        self._program: Callable | None = None
         self._seconds_per_round: dict[str, float] | None = None
 
     def most_updates(self, steps: int) -> int:
@@ -73,7 +74,9 @@ class GraphEngine:
         """The next `updates` updates, at most `updates_per_call`."""
         started = time.perf_counter()
         first, count = tf.constant(self.agent.updates), tf.constant(updates)
-        carry, packed, episodes = self._iterate(self.carry, first, count, tf.constant(True))
+        if self._program is None:
+            self._program = self._iterate.get_concrete_function(self.carry, first, count, tf.constant(True))
+        carry, packed, episodes = self._program(self.carry, first, count, tf.constant(True))
         metrics = unpack_metrics(packed.numpy()[:updates], self._names)
         elapsed = time.perf_counter() - started
         episodes = Episodes(*(x.numpy()[:updates] for x in episodes))
