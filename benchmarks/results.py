@@ -42,6 +42,8 @@ class Row:
     evaluation_episodes: int = 100
     save_policy: bool = False
     """Export the policy of the first seed to `saved_models/`, and film it."""
+    remark: str = ""
+    """What a reader must know of the measurement."""
     checkpoint: bool = False
     """Save after every epoch, for trainings of many minutes."""
 
@@ -55,6 +57,7 @@ ROWS = {
     "mountaincar-continuous-ppo": Row(preset="mountaincar-continuous-ppo", steps=500_000, target=90.0),
     "pong-fast": Row(
         preset="pong-fast",
+        remark="Measured before the derivation of seeds changed: run again, it draws other random numbers.",
         seeds=(0,),
         steps=1_000_000,
         target=18.0,
@@ -180,6 +183,7 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             "",
             f"* {agent['algorithm']['name']}: {settings}.",
             *([f"* Protocol: {protocol}."] if protocol else []),
+            *([f"* {row.remark}"] if row.remark else []),
             *([f"* The player: [film](results/{name}/player.mp4)."] if row.save_policy else []),
             f"* Machine: {versions}.",
             f"* Again: `{result['command']}`.",
