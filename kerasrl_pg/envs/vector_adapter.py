@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import gymnasium
 import numpy as np
-import tensorflow as tf
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from kerasrl_pg.spaces import check_observation_space, map_observation, map_space, tensor_dtype
@@ -115,8 +115,7 @@ class VectorAdapter:
             return map_observation(lambda new, old: np.where(_column(ended, new), new, old), rows, observation)
         whole = map_observation(np.copy, observation)
         for index in np.flatnonzero(ended):
-            for target, row in zip(tf.nest.flatten(whole), tf.nest.flatten(_as_structure(final[index])), strict=True):
-                target[index] = row
+            map_observation(functools.partial(_write_row, int(index)), whole, final[index])
         return whole
 
 
@@ -127,13 +126,8 @@ def _name(environment: Any) -> str:
     return environment.spec.id if environment.spec else type(environment).__name__
 
 
-def _as_structure(observation: Any) -> Any:
-    """Gymnasium's ordered dicts as plain ones, so that structures compare equal."""
-    if isinstance(observation, dict):
-        return {name: _as_structure(value) for name, value in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(_as_structure(value) for value in observation)
-    return observation
+def _write_row(index: int, target: np.ndarray, row: Any) -> None:
+    target[index] = row
 
 
 def _column(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
