@@ -83,18 +83,70 @@ class Learner:
             return fn(tree)
         return self.strategy.run(lambda whole: fn(tf.nest.map_structure(self._own_environments, whole)), args=(tree,))
 
-    def descend(self, loss: Loss, batch: Any, *, max_gradient_norm: float | None = None) -> Metrics:
+    def descend(
+        self,
+        loss: Loss,
+        batch: Any,
+        *,
+        max_gradient_norm: float | None = None,
+        max_gradient_value: float | None = None,
+    ) -> Metrics:
         """One gradient step on a whole batch of `[T, n, ...]` tensors (from `map`).
 
         Args:
             loss: see `Loss`.
             batch: a `Batch`, or per-replica Batches.
             max_gradient_norm: bound of the global norm of the gradient averaged over all replicas; None for none.
+            max_gradient_value: bound of each of its elements; None for none.
 
         Returns:
             The loss's metrics and `gradient_norm` (before clipping), averaged over all replicas.
         """
-        return self._mean(self._run(lambda own: self._step(loss, _flatten_time(own), max_gradient_norm), batch))
+        return self._mean(
+            self._run(lambda own: self._step(loss, _flatten_time(own), max_gradient_norm, max_gradient_value), batch)
+        )
+
+    def descend_episodes(
+        self,
+        loss: Loss,
+        batch: Any,
+        *,
+        max_gradient_norm: float | None = None,
+        max_gradient_value: float | None = None,
+    ) -> Metrics:
+        """One gradient step per episode, in the order of the environments, each on the SUM over the episode's steps.
+
+        The steps are the same on one device and on many, which has its price: they follow one another, so that while
+        the replica that holds an episode learns from it, the others pass the same computation with weight 0.
+
+        Args:
+            loss: see `Loss`; a mean over an episode, which is multiplied by the episode's length.
+            batch: a `Batch` of whole episodes `[T, n, ...]`, one per environment, or per-replica Batches.
+            max_gradient_norm: see `descend`.
+            max_gradient_value: see `descend`.
+
+        Returns:
+            Metrics averaged over the episodes.
+        """
+        names: list[str] = []
+        by_episode = self._run(_episodes_first, batch)
+        first = by_episode.weight if self.strategy is None else self.strategy.experimental_local_results(by_episode.weight)[0]
+        share = first.shape[0]  # n
+
+        def own_step(own, number):
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            episode = tf.nest.map_structure(lambda x: x[number % share], own)  # [T, ...]
+            is_own = tf.cast(tf.equal(number // share, replica), tf.float32)
+            episode = episode._replace(weight=is_own * episode.weight)
+            return self._step(loss, episode, max_gradient_norm, max_gradient_value, of_sum=True)
+
+        def step(number, total):
+            metrics = self._mean(self._run(lambda own: own_step(own, number), by_episode))
+            return number + 1, total + pack_metrics(metrics, names)
+
+        episodes = share * self.num_replicas
+        _, total = tf.while_loop(lambda number, _: number < episodes, step, (0, tf.zeros([MOST_METRICS])))
+        return unpack_metrics(total / episodes, names)
 
     def descend_minibatches(
         self,
@@ -129,12 +181,11 @@ class Learner:
 
         def step(order, minibatch, total, steps, go_on):
             def own_step(own, own_order):
-                chosen = own_order[minibatch]  # [B]
-                return self._step(
-                    loss,
-                    tf.nest.map_structure(lambda x: tf.gather(x, chosen), _flatten_time(own)),
-                    max_gradient_norm,
-                )
+                own = _flatten_time(own)
+                if num_minibatches > 1:
+                    chosen = own_order[minibatch]  # [B]
+                    own = tf.nest.map_structure(lambda x: tf.gather(x, chosen), own)
+                return self._step(loss, own, max_gradient_norm)
 
             metrics = self._mean(self._run(own_step, batch, order))
             if stop is not None:
@@ -158,6 +209,32 @@ class Learner:
         )
         means = unpack_metrics(total / tf.cast(steps, tf.float32), names)
         return {**means, "gradient_steps": tf.cast(steps, tf.float32)}
+
+    def gradient_statistics(self, loss: Loss, batch: Any) -> Metrics:
+        """How large the elements of a loss's gradient are; nothing is learned.
+
+        Args:
+            loss: see `Loss`.
+            batch: a `Batch` of `[T, n, ...]` tensors, or per-replica Batches.
+
+        Returns:
+            Of all elements, of the weights that the loss uses, of the gradient averaged over all replicas: `rms`, the
+            root of their mean square; `max`, the largest absolute value; `variance` (population).
+        """
+
+        def own_statistics(own):
+            own = _flatten_time(own._replace(weight=ops.unit_mean_weight(own.weight)))
+            with tf.GradientTape() as tape:
+                value, _ = loss(self.policy, own)
+            gradients, _ = _mean_gradients(tape, value, self.policy.model.trainable_variables)
+            elements = tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)  # [weights]
+            return {
+                "rms": tf.sqrt(tf.reduce_mean(tf.square(elements))),
+                "max": tf.reduce_max(tf.abs(elements)),
+                "variance": tf.math.reduce_variance(elements),
+            }
+
+        return self._mean(self._run(own_statistics, batch))
 
     def mean(self, fn: Callable[[Any], Metrics], batch: Any) -> Metrics:
         """Scalars of each replica's `[T, n, ...]` batch, averaged over all replicas."""
@@ -212,23 +289,29 @@ class Learner:
         self.optimizer.learning_rate.assign(rate)
         return rate
 
-    def _step(self, loss: Loss, batch: Batch, max_gradient_norm: float | None) -> Metrics:
+    def _step(
+        self,
+        loss: Loss,
+        batch: Batch,
+        max_gradient_norm: float | None = None,
+        max_gradient_value: float | None = None,
+        *,
+        of_sum: bool = False,
+    ) -> Metrics:
+        samples = self.num_replicas * ops.mean_across_replicas(tf.reduce_sum(batch.weight))
         batch = batch._replace(weight=ops.unit_mean_weight(batch.weight))
         variables = self.policy.model.trainable_variables
         with tf.GradientTape() as tape:
             value, metrics = loss(self.policy, batch)
-        gradients = tape.gradient(value, variables)
-        learned = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        # Dense, for an Embedding's gradient comes as slices, which can be neither reduced nor clipped with the others.
-        gradients = ops.mean_across_replicas([tf.convert_to_tensor(gradients[i]) for i in learned])
+            value = value * samples if of_sum else value
+        gradients, learned = _mean_gradients(tape, value, variables)
         norm = tf.linalg.global_norm(gradients)
+        if max_gradient_value is not None:
+            gradients = [tf.clip_by_value(gradient, -max_gradient_value, max_gradient_value) for gradient in gradients]
         if max_gradient_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, max_gradient_norm, use_norm=norm)
         # Keras sums what replicas apply, so each hands in its share of a gradient that is already the mean.
-        self.optimizer.apply(
-            [gradient / self.num_replicas for gradient in gradients],
-            [variables[i] for i in learned],
-        )
+        self.optimizer.apply([gradient / self.num_replicas for gradient in gradients], learned)
         return {"loss": value, **metrics, "gradient_norm": norm}
 
     def _shuffle(self, weight: tf.Tensor, num_minibatches: int, seed: tf.Tensor) -> tf.Tensor:
@@ -287,6 +370,19 @@ class Learner:
 def _flatten_time(tree: Any) -> Any:
     """[T, n, ...] -> [T n, ...]."""
     return tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), tree)
+
+
+def _episodes_first(tree: Any) -> Any:
+    """[T, n, ...] -> [n, T, ...]."""
+    return tf.nest.map_structure(lambda x: tf.experimental.numpy.moveaxis(x, 1, 0), tree)
+
+
+def _mean_gradients(tape: tf.GradientTape, loss: tf.Tensor, variables: list) -> tuple[list[tf.Tensor], list]:
+    """The gradient of the loss averaged over all replicas, and the variables that it is of: those the loss uses."""
+    gradients = tape.gradient(loss, variables)
+    used = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    # Dense, for an Embedding's gradient comes as slices, which can be neither reduced nor clipped with the others.
+    return ops.mean_across_replicas([tf.convert_to_tensor(gradients[i]) for i in used]), [variables[i] for i in used]
 
 
 def _normalized_inputs(model: keras.Model) -> list[tuple[RunningNormalizer, Callable]]:

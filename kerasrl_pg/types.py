@@ -100,6 +100,26 @@ class Batch(NamedTuple):
     """[B] float32, 0 where the rollout is not valid. The learner brings its mean over all replicas' batches to 1."""
 
 
+class Transitions(NamedTuple):
+    """What a Q-learning loss sees: B transitions of n steps each, drawn from a replay."""
+
+    observation: Any
+    """[B, *observation]"""
+    action: tf.Tensor
+    """[B] int."""
+    reward: tf.Tensor
+    """[B] float32: the discounted sum of the n steps' rewards."""
+    discount: tf.Tensor
+    """[B] float32: the weight of Q(next_observation): γⁿ, n being smaller where a limit cut the episode within the n
+    steps; 0 where the task ended within them."""
+    next_observation: Any
+    """[B, *observation]: the true successor after the n steps, so the final observation where a limit cut them."""
+    weight: tf.Tensor
+    """[B] float32 importance weights, the largest of the batch 1; all ones where sampling is uniform."""
+    index: tf.Tensor
+    """[B] int: places in the replay, by which new priorities are told."""
+
+
 Metrics = dict[str, tf.Tensor]
 """Scalars by name; the names are the log keys."""
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from kerasrl_pg import seeding
@@ -69,3 +70,32 @@ def test_integers_are_independent_and_fit_where_31_bits_are_asked_for():
     assert set(numbers).isdisjoint(seeding.integers(6, 100))
     assert all(0 <= number < 2**31 for number in numbers)
     assert max(numbers) > 2**30  # the whole range is used
+
+
+def test_each_bit_of_a_seed_and_of_an_index_moves_about_half_of_the_bits_of_what_is_derived():
+    base = seeding.make_seed(123_456_789_012)
+
+    def moved(left, right):
+        difference = np.bitwise_xor(left.numpy(), right.numpy()).astype(np.uint32)
+        return int(np.unpackbits(difference.view(np.uint8)).sum())
+
+    by_seed = [
+        moved(seeding.fold_in(base, 3), seeding.fold_in(seeding.make_seed(123_456_789_012 ^ (1 << bit)), 3))
+        for bit in range(62)
+    ]
+    by_index = [moved(seeding.fold_in(base, 3), seeding.fold_in(base, 3 ^ (1 << bit))) for bit in range(30)]
+    assert 28 < np.mean(by_seed) < 34  # of 62 bits
+    assert 28 < np.mean(by_index) < 34
+    assert min(by_seed + by_index) > 12
+
+
+def test_a_million_derived_seeds_are_all_different():
+    seeds = seeding.seeds_of_steps(seeding.make_seed(3), [1_000_000]).numpy().astype(np.int64)
+    assert len(np.unique(seeds[:, 0] << 31 | seeds[:, 1])) == 1_000_000
+
+
+def test_numbers_drawn_from_derived_seeds_are_uniform():
+    seeds = seeding.seeds_of_steps(seeding.make_seed(3), [20_000])
+    drawn = tf.map_fn(lambda seed: tf.random.stateless_uniform([], seed), seeds, fn_output_signature=tf.float32)
+    counts = np.histogram(drawn.numpy(), bins=20, range=(0, 1))[0]
+    assert scipy.stats.chisquare(counts).pvalue > 1e-4
