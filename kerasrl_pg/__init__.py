@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up mess
 
 if TYPE_CHECKING:
     from kerasrl_pg.agent import Agent, load_agent
-    from kerasrl_pg.algorithms import A2C, PPO, PolicyGradient, Reinforce
+    from kerasrl_pg.algorithms import A2C, PPO, CrossEntropy, PolicyGradient, Reinforce
     from kerasrl_pg.envs.atari import AtariProtocol
     from kerasrl_pg.envs.make import make_env
     from kerasrl_pg.envs.tensor_env import check_tensor_env
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kerasrl_pg.exported_policy import load_policy
     from kerasrl_pg.fit import fit_agent
     from kerasrl_pg.plotting import plot_history
+    from kerasrl_pg.training.callbacks import StopAtReturn
     from kerasrl_pg.types import Step, TensorEnv
     from kerasrl_pg.video import record_video
 
@@ -35,10 +36,12 @@ _HOMES = {
     "PPO": "algorithms",
     "Agent": "agent",
     "AtariProtocol": "envs.atari",
+    "CrossEntropy": "algorithms",
     "Evaluation": "evaluate",
     "PolicyGradient": "algorithms",
     "Reinforce": "algorithms",
     "Step": "types",
+    "StopAtReturn": "training.callbacks",
     "TensorEnv": "types",
     "check_tensor_env": "envs.tensor_env",
     "fit_agent": "fit",
@@ -54,10 +57,12 @@ __all__ = [
     "PPO",
     "Agent",
     "AtariProtocol",
+    "CrossEntropy",
     "Evaluation",
     "PolicyGradient",
     "Reinforce",
     "Step",
+    "StopAtReturn",
     "TensorEnv",
     "check_tensor_env",
     "fit_agent",

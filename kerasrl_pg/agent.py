@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
@@ -18,12 +17,22 @@ from gymnasium import spaces
 
 from kerasrl_pg import export, ops, seeding
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.atari import AtariProtocol
-from kerasrl_pg.envs.make import Environment, EnvLike, make_env
+from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.evaluate import Evaluation, evaluate_policy
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.actor_critic import PolicyModel
+from kerasrl_pg.models.q_network import QPolicy
+from kerasrl_pg.q_learner import QLearner
+from kerasrl_pg.saving import (
+    StoredReplay,
+    numbered,
+    put_back,
+    scratch_of,
+    settings_from_json,
+    settings_to_json,
+    whole_agent,
+)
 from kerasrl_pg.spaces import as_batch, map_space, space_from_json, space_to_json, tensor_dtype
 
 
@@ -61,28 +70,44 @@ class Agent:
         self.observation_space = observation_space
         self.action_space = action_space
         self.environment = environment
-        self.seed = seed
         self.strategy = strategy
-        self.policy = PolicyModel(model, observation_space, action_space)
-        if hasattr(algorithm, "value_coef") and not self.policy.has_value:
-            raise ValueError(
-                f'{type(algorithm).__name__} learns values: the model must have an output "value" [B, 1]; '
-                f"{model.name!r} has none"
-            )
+        self.policy = _policy(algorithm, model, observation_space, action_space)
         self.learner = Learner(self.policy, optimizer, strategy)
+        self.q_learner = QLearner(self.learner, self._frozen_copy()) if learns_action_values(algorithm) else None
+        self._greedy, self._sampled = self._compile_act()
+        self._begin(seed)
+        # Keras' callbacks look for the optimizer here.
+        if getattr(model, "optimizer", None) is not optimizer:
+            model.compile(optimizer=optimizer)
+
+    def restart(self, seed: int, weights: list[np.ndarray], optimizer_variables: list[np.ndarray]) -> None:
+        """Forget everything and begin anew from these weights; what was compiled stays.
+
+        Args:
+            seed: of all that follows.
+            weights: as `model.get_weights()` gives them.
+            optimizer_variables: one array for each of `optimizer.variables`.
+        """
+        self.model.set_weights(weights)
+        for variable, value in zip(self.optimizer.variables, optimizer_variables, strict=True):
+            variable.assign(value)
+        if self.q_learner is not None and self.q_learner.target is not None:
+            self.q_learner.copy_to_target()
+        self._begin(seed)
+
+    def _begin(self, seed: int) -> None:
         self.history = keras.callbacks.History()
         self.history.epoch = []
         self.episodes = EpisodeLog()
         self.steps = 0
         self.updates = 0
-        self.environment_state: list[np.ndarray] | None = None
-        """Where graph environments stand, so that training goes on as if it had not stopped."""
+        self.environment_state: list[Any] | None = None
+        """Where graph environments and their replay stand, so that training goes on as if it had not stopped."""
+        self.replay: Any = None
+        """What environments outside the graph have seen, if the algorithm learns from a replay."""
+        self.seed = seed
         self._seed = seeding.make_seed(seed)
         self._acts = 0
-        self._greedy, self._sampled = self._compile_act()
-        # Keras' callbacks look for the optimizer here.
-        if getattr(model, "optimizer", None) is not optimizer:
-            model.compile(optimizer=optimizer)
 
     def act(self, observation: Any, *, sample: bool = False, seed: int | None = None) -> np.ndarray:
         """Choose actions.
@@ -102,8 +127,8 @@ class Agent:
         if sample:
             if seed is None:
                 self._acts += 1
-            action_seed = seeding.fold_in(self._seed, self._acts) if seed is None else seeding.make_seed(seed)
-            action = self._sampled(batch, action_seed).numpy()
+            base, number = (self._seed, self._acts) if seed is None else (seeding.make_seed(seed), 0)
+            action = self._sampled(batch, base, tf.constant(number)).numpy()
         else:
             action = self._greedy(batch).numpy()
         return action[0] if is_single else action
@@ -140,7 +165,7 @@ class Agent:
 
         def act(observation):
             if sample:
-                return self._sampled(observation, seeding.fold_in(base, next(draws))).numpy()
+                return self._sampled(observation, base, tf.constant(next(draws))).numpy()
             return self._greedy(observation).numpy()
 
         try:
@@ -160,10 +185,10 @@ class Agent:
             FileExistsError: there is something at `path` already.
         """
         path = pathlib.Path(path)
-        _put_back(path)
+        put_back(path)
         if path.exists() and not (overwrite and (path / "agent.json").exists()):
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
-        scratch = _scratch(path)
+        scratch = scratch_of(path)
         shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
         try:
             (scratch / "new").mkdir(parents=True)
@@ -172,7 +197,7 @@ class Agent:
                 os.replace(path, scratch / "old")
             os.replace(scratch / "new", path)
         finally:
-            _put_back(path)
+            put_back(path)
             shutil.rmtree(scratch, ignore_errors=True)
         return path
 
@@ -197,15 +222,25 @@ class Agent:
         return {
             "environment": self.environment.id if self.environment else None,
             "protocol": self.environment.protocol if self.environment else {},
+            "env_options": self.environment.options if self.environment else {},
             "algorithm": {
                 "name": type(self.algorithm).__name__,
-                "settings": _settings_to_json(self.algorithm),
+                "settings": settings_to_json(self.algorithm),
             },
             "optimizer": keras.saving.serialize_keras_object(self.optimizer)["config"],
             "steps": self.steps,
             "updates": self.updates,
             "seed": self.seed,
         }
+
+    def _frozen_copy(self) -> QPolicy | None:
+        """The target network, equal to the model; None for an algorithm that has none."""
+        if self.algorithm.target_every is None:
+            return None
+        with scope(self.strategy):
+            copy = keras.models.clone_model(self.model)
+        copy.set_weights(self.model.get_weights())
+        return QPolicy(copy, self.observation_space, self.action_space, self.policy.epsilon)
 
     def _compile_act(self):
         specs = map_space(lambda leaf: tf.TensorSpec([None, *leaf.shape], tensor_dtype(leaf)), self.observation_space)
@@ -215,8 +250,11 @@ class Agent:
             action = ops.mode(self.action_space, self.policy(observation).distribution)
             return ops.to_environment(self.action_space, action)
 
-        @tf.function(input_signature=[specs, tf.TensorSpec([2], tf.int32)], autograph=False)
-        def sampled(observation, seed):
+        @tf.function(
+            input_signature=[specs, tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False
+        )
+        def sampled(observation, seed, number):
+            seed = seeding.fold_in(seed, number)
             action = ops.sample(self.action_space, self.policy(observation).distribution, seed)
             return ops.to_environment(self.action_space, action)
 
@@ -255,6 +293,10 @@ class Agent:
         }
         (directory / "agent.json").write_text(json.dumps(description, indent=1))
         state: dict[str, Any] = {f"environment_{i}": leaf for i, leaf in enumerate(self.environment_state or [])}
+        if self.q_learner is not None and self.q_learner.target is not None:
+            state |= {f"target_{i}": leaf for i, leaf in enumerate(self.q_learner.target.model.get_weights())}
+        if self.replay is not None:
+            np.savez(directory / "replay.npz", **self.replay.arrays())
         np.savez(
             directory / "training.npz",
             step=self.episodes.step,
@@ -292,7 +334,7 @@ def load_agent(
         name = description["algorithm"]["name"]
         if name not in classes:
             raise ValueError(f"algorithm {name!r} is not of this package: pass load_agent(algorithm=...)")
-        algorithm = classes[name](**_settings_from_json(description["algorithm"]["settings"]))
+        algorithm = classes[name](**settings_from_json(description["algorithm"]["settings"]))
     with scope(strategy):
         model = keras.saving.load_model(directory / "model.keras")
     agent = Agent(
@@ -309,17 +351,17 @@ def load_agent(
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
     with np.load(directory / "training.npz") as arrays:
         agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
-        leaves = sorted(
-            (name for name in arrays if name.startswith("environment_")), key=lambda n: int(n.split("_")[1])
-        )
-        agent.environment_state = [arrays[name] for name in leaves] or None
+        agent.environment_state = numbered(arrays, "environment") or None
+        if agent.q_learner is not None and agent.q_learner.target is not None:
+            agent.q_learner.target.model.set_weights(numbered(arrays, "target"))
+    if (directory / "replay.npz").is_file():
+        agent.replay = StoredReplay(directory / "replay.npz")
     return agent
 
 
-def whole_agent(path: str | os.PathLike) -> pathlib.Path:
-    """`path`, or where its agent lies if a process was killed just while it replaced it."""
-    path, old = pathlib.Path(path), _scratch(pathlib.Path(path)) / "old"
-    return old if old.exists() and not path.exists() else path
+def learns_action_values(algorithm: Any) -> bool:
+    """Whether an algorithm learns Q from a replay, rather than a policy from rollouts."""
+    return getattr(algorithm, "learns_action_values", False)
 
 
 def scope(strategy: tf.distribute.Strategy | None) -> Any:
@@ -327,29 +369,19 @@ def scope(strategy: tf.distribute.Strategy | None) -> Any:
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def _scratch(path: pathlib.Path) -> pathlib.Path:
-    """Where `Agent.save` writes, on the same file system as `path`."""
-    return path.parent / f".{path.name}.saving"
-
-
-def _put_back(path: pathlib.Path) -> None:
-    if whole_agent(path) != path:
-        os.replace(whole_agent(path), path)
-
-
-def _settings_to_json(algorithm: Any) -> dict[str, Any]:
-    settings = dataclasses.asdict(algorithm)
-    return {
-        name: keras.saving.serialize_keras_object(value) if callable(value) else value
-        for name, value in settings.items()
-    }
-
-
-def _settings_from_json(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
-        for name, value in settings.items()
-    }
+def _policy(algorithm: Any, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space) -> Any:
+    """What the algorithm's losses see of the model."""
+    if learns_action_values(algorithm):
+        epsilon = algorithm.epsilon
+        last = epsilon(2**31 - 1) if callable(epsilon) else epsilon
+        return QPolicy(model, observation_space, action_space, float(last))
+    policy = PolicyModel(model, observation_space, action_space)
+    if hasattr(algorithm, "value_coef") and not policy.has_value:
+        raise ValueError(
+            f'{type(algorithm).__name__} learns values: the model must have an output "value" [B, 1]; '
+            f"{model.name!r} has none"
+        )
+    return policy
 
 
 def _environment(env: EnvLike | Environment | None, description: dict[str, Any]) -> Environment | None:
@@ -358,5 +390,6 @@ def _environment(env: EnvLike | Environment | None, description: dict[str, Any])
         return env if isinstance(env, Environment) else make_env(env)
     if description["environment"] is None:
         return None
-    protocol = description["protocol"]
-    return make_env(description["environment"], protocol=AtariProtocol(**protocol) if protocol else None)
+    protocol_type = protocol_of(description["environment"])
+    protocol = None if protocol_type is None else protocol_type(**description["protocol"])
+    return make_env(description["environment"], protocol=protocol)

@@ -17,24 +17,27 @@ action:
 |---|---|---|
 | `action` | all | [B, *action] in the environment's units and within its bounds |
 | `value` | models with a value | [B] V(observation) |
+| `action_values` | models of them | [B, A] Q(observation, ·), the first of action `start`; `value` is the largest |
 | `probabilities` | Discrete | [B, A], the first of action `start` |
 | | MultiDiscrete | [B, *choices, largest number of actions], 0 for those that a choice does not have |
 | | MultiBinary | [B, *bits], of a 1 |
 | `mean`, `std` | Box | [B, *action] of the Gaussian, in the environment's units, before clipping |
 
 A SavedModel also has the signature `sample`, which draws the action: it takes one more input, `seed`, two
-int32, and the same seed draws the same action. The other formats leave drawing to their user, who has
-`probabilities` or `mean` and `std`.
+int32, and the same seed draws the same action. Of action values it draws ε-greedily, with the exploration rate
+that training ended with. The other formats leave drawing to their user, who has `probabilities`, `mean` and `std`,
+or `action_values`.
 
 A model that learned in a lower precision (`mixed_bfloat16`) is exported in float32, in which its weights are
 kept and in which every machine can compute; its action may differ from the agent's where two are nearly as
-probable as each other. LiteRT knows no float64, so no Box actions of that type.
+good as each other. LiteRT knows no float64, so no Box actions of that type.
 
 Load only what you trust: all three are programs, and a SavedModel can read and write files.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 import os
@@ -53,6 +56,7 @@ from gymnasium import spaces
 
 from kerasrl_pg.exported_policy import MODEL_FILES, READERS, named_inputs, named_leaves, require_for_onnx
 from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
+from kerasrl_pg.models.q_network import QPolicy
 from kerasrl_pg.ops import distributions
 from kerasrl_pg.spaces import as_batch, space_to_json, tensor_dtype, unflatten
 
@@ -62,9 +66,11 @@ TOLERANCE = 1e-4
 LOW_PRECISION = {"bfloat16", "float16", "mixed_bfloat16", "mixed_float16"}
 """Dtypes and Keras' dtype policies."""
 
+Policy = PolicyModel | QPolicy
+
 
 def export_policy(
-    policy: PolicyModel,
+    policy: Policy,
     path: str | os.PathLike,
     *,
     observations: Any,
@@ -132,7 +138,7 @@ def _check_possible(path: pathlib.Path, format: str) -> None:
         require_for_onnx("tf2onnx", "onnx", "onnxruntime")
 
 
-def _in_float32(policy: PolicyModel) -> PolicyModel:
+def _in_float32(policy: Policy) -> Policy:
     """The policy itself or, if its model computes in a lower precision, a copy that does not."""
     model = policy.model
     if not any(layer.compute_dtype in LOW_PRECISION for layer in (model, *layers_of(model, keras.Layer))):
@@ -141,12 +147,13 @@ def _in_float32(policy: PolicyModel) -> PolicyModel:
         lambda value: "float32" if isinstance(value, str) and value in LOW_PRECISION else value,
         model.get_config(),
     )
-    copy = type(model).from_config(config)
-    copy.set_weights(model.get_weights())
-    return PolicyModel(copy, policy.observation_space, policy.action_space)
+    precise = copy.copy(policy)
+    precise.model = type(model).from_config(config)
+    precise.model.set_weights(model.get_weights())
+    return precise
 
 
-def _outputs(policy: PolicyModel, observation: Any, choose: Callable[[Any], tf.Tensor]) -> dict[str, tf.Tensor]:
+def _outputs(policy: Policy, observation: Any, choose: Callable[[Any], tf.Tensor]) -> dict[str, tf.Tensor]:
     """What an export puts out, by name, where `choose` takes an action from the distribution."""
     distribution, value = policy(observation)
     outputs = {
@@ -158,6 +165,8 @@ def _outputs(policy: PolicyModel, observation: Any, choose: Callable[[Any], tf.T
 
 def _parameters(space: Any, distribution: Any) -> dict[str, tf.Tensor]:
     """The distribution in numbers that need no explanation of the policy's own units."""
+    if isinstance(distribution, distributions.EpsilonGreedy):
+        return {"action_values": distribution.action_values}
     shape = space.shape or ()
     match space:
         case spaces.Discrete():
@@ -174,7 +183,7 @@ def _parameters(space: Any, distribution: Any) -> dict[str, tf.Tensor]:
             return {"mean": center + half_width * mean, "std": half_width * tf.cast(std, space.dtype)}
 
 
-def _expected_outputs(policy: PolicyModel, batch: Any) -> dict[str, np.ndarray]:
+def _expected_outputs(policy: Policy, batch: Any) -> dict[str, np.ndarray]:
     """The outputs as the policy itself gives them, its action chosen as an agent chooses it."""
     observation = tf.nest.map_structure(tf.constant, batch)
     outputs = _outputs(policy, observation, lambda distribution: distributions.mode(policy.action_space, distribution))
@@ -187,9 +196,7 @@ def _expected_outputs(policy: PolicyModel, batch: Any) -> dict[str, np.ndarray]:
     return expected
 
 
-def _describe(
-    policy: PolicyModel, outputs: dict[str, np.ndarray], metadata: dict[str, Any], format: str
-) -> dict[str, Any]:
+def _describe(policy: Policy, outputs: dict[str, np.ndarray], metadata: dict[str, Any], format: str) -> dict[str, Any]:
     known = {
         "format": format,
         "observation_space": space_to_json(policy.observation_space),
@@ -234,14 +241,14 @@ def _package_version() -> str:
         return "not installed"  # run from its sources
 
 
-def _signature(policy: PolicyModel) -> dict[str, tf.TensorSpec]:
+def _signature(policy: Policy) -> dict[str, tf.TensorSpec]:
     return {
         name: tf.TensorSpec([None, *(leaf.shape or ())], tensor_dtype(leaf), name)
         for name, (_, leaf) in named_leaves(policy.observation_space).items()
     }
 
 
-def _greedy(policy: PolicyModel) -> tf.types.experimental.GenericFunction:
+def _greedy(policy: Policy) -> tf.types.experimental.GenericFunction:
     """`serving_default`: a dict of inputs by name to a dict of outputs by name."""
 
     def mode(distribution):
@@ -255,7 +262,7 @@ def _greedy(policy: PolicyModel) -> tf.types.experimental.GenericFunction:
     return greedy
 
 
-def _sampled(policy: PolicyModel) -> tf.types.experimental.GenericFunction:
+def _sampled(policy: Policy) -> tf.types.experimental.GenericFunction:
     """`sample`: the same with a `seed`."""
     signature = {**_signature(policy), "seed": tf.TensorSpec([2], tf.int32, "seed")}
 
@@ -267,12 +274,12 @@ def _sampled(policy: PolicyModel) -> tf.types.experimental.GenericFunction:
     return sampled
 
 
-def _observation(policy: PolicyModel, inputs: dict[str, tf.Tensor]) -> Any:
+def _observation(policy: Policy, inputs: dict[str, tf.Tensor]) -> Any:
     space = policy.observation_space
     return unflatten(space, [inputs[name] for name in named_leaves(space)])
 
 
-def _write_and_run(policy: PolicyModel, format: str, directory: pathlib.Path, batch: Any) -> dict[str, np.ndarray]:
+def _write_and_run(policy: Policy, format: str, directory: pathlib.Path, batch: Any) -> dict[str, np.ndarray]:
     """The outputs of what was written, read back."""
     inputs = named_inputs(policy.observation_space, batch)
     try:
@@ -283,7 +290,7 @@ def _write_and_run(policy: PolicyModel, format: str, directory: pathlib.Path, ba
         raise RuntimeError(f"this policy cannot be exported as {format!r}: {reason}") from error
 
 
-def _write_saved_model(policy: PolicyModel, directory: pathlib.Path) -> None:
+def _write_saved_model(policy: Policy, directory: pathlib.Path) -> None:
     archive = keras.export.ExportArchive()
     archive.track(policy.model)
     for name, function in (("serving_default", _greedy(policy)), ("sample", _sampled(policy))):
@@ -292,7 +299,7 @@ def _write_saved_model(policy: PolicyModel, directory: pathlib.Path) -> None:
     archive.write_out(directory, verbose=False)
 
 
-def _write_litert(policy: PolicyModel, directory: pathlib.Path) -> None:
+def _write_litert(policy: Policy, directory: pathlib.Path) -> None:
     # By way of a SavedModel: from the function itself the converter may lose the weights, and says nothing.
     with tempfile.TemporaryDirectory() as saved_model:
         _write_saved_model(policy, pathlib.Path(saved_model))
@@ -300,7 +307,7 @@ def _write_litert(policy: PolicyModel, directory: pathlib.Path) -> None:
         (directory / MODEL_FILES["litert"]).write_bytes(converter.convert())
 
 
-def _write_onnx(policy: PolicyModel, directory: pathlib.Path) -> None:
+def _write_onnx(policy: Policy, directory: pathlib.Path) -> None:
     import tf2onnx
 
     model, _ = tf2onnx.convert.from_function(_greedy(policy), input_signature=[_signature(policy)])
@@ -313,8 +320,7 @@ WRITERS = {"saved_model": _write_saved_model, "litert": _write_litert, "onnx": _
 def _check_same(action_space: spaces.Space, expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]) -> None:
     for name, wanted in expected.items():
         got = actual[name]
-        may_differ = name == "action" and "probabilities" in expected
-        tie = _is_tie(action_space, expected["probabilities"]) if may_differ else np.False_
+        tie = _is_tie(action_space, expected) if name == "action" else np.False_
         if got.shape != wanted.shape or not (np.isclose(got, wanted, TOLERANCE, TOLERANCE) | tie).all():
             raise RuntimeError(
                 f"the export was given up: its {name!r} differs from the policy's on the observations, "
@@ -322,10 +328,21 @@ def _check_same(action_space: spaces.Space, expected: dict[str, np.ndarray], act
             )
 
 
-def _is_tie(action_space: spaces.Space, probabilities: np.ndarray) -> np.ndarray:
-    """Where the two likeliest actions are so close that rounding may choose either, in the action's shape."""
+def _is_tie(action_space: spaces.Space, outputs: dict[str, np.ndarray]) -> np.ndarray | np.bool_:
+    """Where the two best actions are so close that rounding may choose either, in the action's shape."""
+    if "action_values" in outputs:
+        best, second = _two_largest(outputs["action_values"])
+        return best - second < 2 * TOLERANCE * (1 + np.abs(best))
+    if "probabilities" not in outputs:
+        return np.False_  # Box
+    probabilities = outputs["probabilities"]
     if isinstance(action_space, spaces.MultiBinary):
         return np.abs(2 * probabilities - 1) < 2 * TOLERANCE
-    ordered = np.sort(probabilities, axis=-1)  # a choice of one action has no second: its tie is with 0
-    second = ordered[..., -2] if ordered.shape[-1] > 1 else 0.0
-    return ordered[..., -1] - second < 2 * TOLERANCE  # [B, *action, A] -> [B, *action]
+    best, second = _two_largest(probabilities)
+    return best - second < 2 * TOLERANCE
+
+
+def _two_largest(of_actions: np.ndarray) -> tuple[np.ndarray, np.ndarray | float]:
+    """[B, *action, A] -> twice [B, *action]; a choice of one action has no second: its tie is with 0."""
+    ordered = np.sort(of_actions, axis=-1)
+    return ordered[..., -1], ordered[..., -2] if ordered.shape[-1] > 1 else 0.0

@@ -15,30 +15,13 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops, seeding
+from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
 from kerasrl_pg.types import Batch, Metrics, Rollout
 
 Loss = Callable[[Any, Batch], tuple[tf.Tensor, Metrics]]
 """`loss(policy, batch) -> (scalar to minimise, metrics)`: means over the batch, weighted by `batch.weight`."""
-
-MOST_METRICS = 24
-"""Room for metrics in a compiled loop, whose running sums need a size before the names are known."""
-
-
-def pack_metrics(metrics: Metrics, names: list[str]) -> tf.Tensor:
-    """[MOST_METRICS] float32: the scalars in the order of their names, which are put into `names`; then zeros.
-
-    A compiled loop needs the size of its running sums before its body, which alone knows the metrics, is traced.
-    """
-    names[:] = sorted(metrics)
-    row = tf.stack([tf.cast(metrics[name], tf.float32) for name in names])
-    return tf.pad(row, [[0, MOST_METRICS - len(names)]])
-
-
-def unpack_metrics(row: Any, names: list[str]) -> dict[str, Any]:
-    """The inverse of `pack_metrics`, of a `[..., MOST_METRICS]` tensor or array."""
-    return {name: row[..., index] for index, name in enumerate(names)}
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
@@ -130,8 +113,8 @@ class Learner:
         """
         names: list[str] = []
         by_episode = self._run(_episodes_first, batch)
-        first = by_episode.weight if self.strategy is None else self.strategy.experimental_local_results(by_episode.weight)[0]
-        share = first.shape[0]  # n
+        own = by_episode if self.strategy is None else self.strategy.experimental_local_results(by_episode)[0]
+        share = own.weight.shape[0]  # n
 
         def own_step(own, number):
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -211,28 +194,14 @@ class Learner:
         return {**means, "gradient_steps": tf.cast(steps, tf.float32)}
 
     def gradient_statistics(self, loss: Loss, batch: Any) -> Metrics:
-        """How large the elements of a loss's gradient are; nothing is learned.
-
-        Args:
-            loss: see `Loss`.
-            batch: a `Batch` of `[T, n, ...]` tensors, or per-replica Batches.
-
-        Returns:
-            Of all elements, of the weights that the loss uses, of the gradient averaged over all replicas: `rms`, the
-            root of their mean square; `max`, the largest absolute value; `variance` (population).
-        """
+        """`ops.gradient_statistics` of a loss's gradient averaged over all replicas; nothing is learned."""
 
         def own_statistics(own):
             own = _flatten_time(own._replace(weight=ops.unit_mean_weight(own.weight)))
             with tf.GradientTape() as tape:
                 value, _ = loss(self.policy, own)
             gradients, _ = _mean_gradients(tape, value, self.policy.model.trainable_variables)
-            elements = tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)  # [weights]
-            return {
-                "rms": tf.sqrt(tf.reduce_mean(tf.square(elements))),
-                "max": tf.reduce_max(tf.abs(elements)),
-                "variance": tf.math.reduce_variance(elements),
-            }
+            return ops.gradient_statistics(gradients)
 
         return self._mean(self._run(own_statistics, batch))
 
@@ -268,11 +237,18 @@ class Learner:
         worker = resolver.task_id if resolver is not None and self.num_workers > 1 else 0
         return seeding.fold_in(seed, worker) if worker else seed
 
-    def scheduled(self, value: float | keras.optimizers.schedules.LearningRateSchedule) -> tf.Tensor:
-        """A hyperparameter that may follow a schedule, at the current number of gradient steps."""
+    def scheduled(
+        self, value: float | keras.optimizers.schedules.LearningRateSchedule, at: tf.Tensor | int | None = None
+    ) -> tf.Tensor:
+        """A hyperparameter that may follow a schedule, at step `at`: by default the number of gradient steps so far."""
         if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-            return tf.cast(value(tf.convert_to_tensor(self.optimizer.iterations)), tf.float32)
+            at = tf.convert_to_tensor(self.optimizer.iterations) if at is None else at
+            return tf.cast(value(at), tf.float32)
         return tf.constant(value, tf.float32)
+
+    def learning_rate(self) -> tf.Tensor:
+        """The optimizer's learning rate at the current number of gradient steps, float32."""
+        return tf.cast(tf.convert_to_tensor(self.optimizer.learning_rate), tf.float32)
 
     def scale_learning_rate(self, factor: tf.Tensor, *, lowest: float, highest: float) -> tf.Tensor:
         """Multiply the optimizer's learning rate by `factor`, within bounds; returns the new rate.
@@ -300,11 +276,21 @@ class Learner:
     ) -> Metrics:
         samples = self.num_replicas * ops.mean_across_replicas(tf.reduce_sum(batch.weight))
         batch = batch._replace(weight=ops.unit_mean_weight(batch.weight))
-        variables = self.policy.model.trainable_variables
         with tf.GradientTape() as tape:
             value, metrics = loss(self.policy, batch)
             value = value * samples if of_sum else value
-        gradients, learned = _mean_gradients(tape, value, variables)
+        norm = self.apply_gradient(tape, value, max_gradient_norm, max_gradient_value)
+        return {"loss": value, **metrics, "gradient_norm": norm}
+
+    def apply_gradient(
+        self,
+        tape: tf.GradientTape,
+        loss: tf.Tensor,
+        max_gradient_norm: float | None = None,
+        max_gradient_value: float | None = None,
+    ) -> tf.Tensor:
+        """Move the weights by a replica's loss: mean over replicas, clip, apply; returns the norm before clipping."""
+        gradients, learned = _mean_gradients(tape, loss, self.policy.model.trainable_variables)
         norm = tf.linalg.global_norm(gradients)
         if max_gradient_value is not None:
             gradients = [tf.clip_by_value(gradient, -max_gradient_value, max_gradient_value) for gradient in gradients]
@@ -312,7 +298,7 @@ class Learner:
             gradients, _ = tf.clip_by_global_norm(gradients, max_gradient_norm, use_norm=norm)
         # Keras sums what replicas apply, so each hands in its share of a gradient that is already the mean.
         self.optimizer.apply([gradient / self.num_replicas for gradient in gradients], learned)
-        return {"loss": value, **metrics, "gradient_norm": norm}
+        return norm
 
     def _shuffle(self, weight: tf.Tensor, num_minibatches: int, seed: tf.Tensor) -> tf.Tensor:
         """[num_minibatches, B / num_minibatches] indices into a flattened [T, n] batch."""
@@ -374,7 +360,7 @@ def _flatten_time(tree: Any) -> Any:
 
 def _episodes_first(tree: Any) -> Any:
     """[T, n, ...] -> [n, T, ...]."""
-    return tf.nest.map_structure(lambda x: tf.experimental.numpy.moveaxis(x, 1, 0), tree)
+    return tf.nest.map_structure(lambda x: tf.transpose(x, [1, 0, *range(2, x.shape.rank)]), tree)
 
 
 def _mean_gradients(tape: tf.GradientTape, loss: tf.Tensor, variables: list) -> tuple[list[tf.Tensor], list]:

@@ -5,50 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
-from kerasrl_pg.algorithms import A2C, PPO, PolicyGradient, Reinforce
-from kerasrl_pg.models import actor_critic, default_model, mlp_trunk, nature_conv_trunk
-
-ModelBuilder = Callable[..., keras.Model]
-"""`build(observation_space, action_space, seed=...) -> keras.Model`."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that `fit_agent` needs besides the environment."""
-
-    algorithm: Any
-    """An algorithm."""
-    optimizer: keras.optimizers.Optimizer
-    """Its optimizer."""
-    model: ModelBuilder = default_model
-    """Builds the model from the spaces."""
-    mixed_precision: str | None = None
-    """See `fit_agent`."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preset:
-    """Settings for one environment under a name."""
-
-    env: str
-    """Gymnasium id."""
-    algorithm: str
-    """Name of the algorithm."""
-    num_envs: int
-    """Environments side by side."""
-    steps: int
-    """Environment steps that it was tuned for."""
-    build: Callable[[int, int], Settings]
-    """From `(steps, num_envs)` to settings: schedules end where the training does."""
-    source: str
-    """Where the settings come from."""
+from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Reinforce
+from kerasrl_pg.document_presets import DOCUMENT_PRESETS
+from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk, q_network
+from kerasrl_pg.settings import Preset, Settings, adam
 
 
 def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO | A2C) -> PolynomialDecay:
@@ -60,18 +26,18 @@ def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO | A2C
         num_envs: environments side by side.
         algorithm: whose rollout, epochs and minibatches say how many gradient steps that makes.
 
+    Raises:
+        ValueError: it learns from whole episodes: how many there will be nobody knows.
+
     Example:
         >>> float(linear_to_zero(0.2, 1000, 1, PPO(rollout_length=100, epochs=1, num_minibatches=1))(5))
         0.1...
     """
+    if algorithm.rollout_length is None:
+        raise ValueError("a schedule needs an algorithm whose rollout_length is a number, got None")
     updates = math.ceil(steps / (algorithm.rollout_length * num_envs))
     per_update = algorithm.epochs * algorithm.num_minibatches if isinstance(algorithm, PPO) else 1
     return PolynomialDecay(start, updates * per_update, end_learning_rate=0.0)
-
-
-def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimizer:
-    """Adam with the epsilon of OpenAI's baselines."""
-    return keras.optimizers.Adam(learning_rate, epsilon=epsilon)
 
 
 def _cartpole_ppo(steps: int, num_envs: int) -> Settings:
@@ -216,11 +182,15 @@ PRESETS: dict[str, Preset] = {
         build=_pong_ppo,
         source="Stable-Baselines3 zoo, ppo.yml, atari, without the annealing",
     ),
+    **DOCUMENT_PRESETS,
 }
 """Every preset by its name; the first of an environment and algorithm is what `fit_agent(env, algorithm)` takes."""
 
 DEFAULTS: dict[str, Callable[[], Settings]] = {
     "a2c": lambda: Settings(algorithm=A2C(), optimizer=adam(7e-4)),
+    "cross_entropy": lambda: Settings(algorithm=CrossEntropy(), optimizer=adam(1e-2)),
+    "dqn": lambda: Settings(algorithm=DQN(), optimizer=adam(2.5e-4), model=q_network),
+    "nfq": lambda: Settings(algorithm=NFQ(), optimizer=adam(1e-3), model=q_network),
     "policy_gradient": lambda: Settings(algorithm=PolicyGradient(), optimizer=adam(5e-3)),
     "ppo": lambda: Settings(algorithm=PPO(), optimizer=adam(3e-4)),
     "reinforce": lambda: Settings(algorithm=Reinforce(), optimizer=adam(1e-2)),

@@ -16,6 +16,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
+from kerasrl_pg.envs.doom import TICS_PER_SECOND, DoomProtocol, is_doom, make_doom, make_doom_screen
 from kerasrl_pg.envs.make import make_render_env
 
 LEGIBLE_HEIGHT = 400
@@ -42,7 +43,7 @@ def record_video(
         seed: of the first episode; the later ones follow from it.
         env: what to play on instead of the agent's own environment, made with
             `render_mode="rgb_array"`. It is left open.
-        fps: frames (that is, environment steps) per second; None for the environment's own speed.
+        fps: frames (that is, environment steps; in Doom, tics) per second; None for the environment's own speed.
         size: (width, height) in pixels; None for what the environment renders, enlarged if that is tiny.
 
     Returns:
@@ -154,6 +155,9 @@ def _frames_of_own_environment(
         protocol = AtariProtocol(**agent.environment.protocol)
         frames = _atari_frames(agent, agent.environment.id, protocol, episodes, seed)
         return frames, 60 / protocol.frame_skip
+    if is_doom(agent.environment.id):
+        doom_protocol = DoomProtocol(**agent.environment.protocol)
+        return _doom_frames(agent, agent.environment.id, doom_protocol, episodes, seed), TICS_PER_SECOND
     env = stack.enter_context(closing(make_render_env(agent.environment.id)))
     return _frames(agent, env, episodes, seed), env.metadata.get("render_fps")
 
@@ -178,6 +182,25 @@ def _atari_frames(agent: Any, env_id: str, protocol: AtariProtocol, episodes: in
                 observation, _, terminated, truncated, _ = seen.step(action)
                 screen, *_ = shown.step(action)
                 ended = bool(terminated[0] or truncated[0])
+
+
+def _doom_frames(agent: Any, env_id: str, protocol: DoomProtocol, episodes: int, seed: int) -> Iterator[np.ndarray]:
+    """Every tic in colour, while the agent sees what it saw in training: as for Atari, the same game runs twice."""
+    with closing(make_doom(env_id, 1, protocol)) as seen, closing(make_doom_screen(env_id)) as shown:
+        observation, _ = seen.reset(seed=seed)
+        for episode in range(episodes):
+            shown.reset(seed if episode == 0 else None)
+            yield shown.screen  # [480, 640, 3]
+            ended = False
+            while not ended:
+                action = agent.act(observation)
+                observation, *_ = seen.step(action)
+                for _ in range(protocol.frame_skip):
+                    _, terminated, truncated = shown.step(action[0])
+                    yield shown.screen
+                    ended = terminated or truncated
+                    if ended:
+                        break
 
 
 def _make_atari_screen(env_id: str, protocol: AtariProtocol) -> AtariVectorEnv:

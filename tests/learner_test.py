@@ -11,7 +11,8 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import ops
-from kerasrl_pg.learner import Learner, pack_metrics, unpack_metrics
+from kerasrl_pg.learner import Learner
+from kerasrl_pg.metrics import pack_metrics, unpack_metrics
 from kerasrl_pg.models import actor_critic
 from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
@@ -126,6 +127,65 @@ def test_a_weight_that_the_loss_does_not_use_is_left_alone():
     descend(learner, [[[3, 0], [-1, 4]]])
     np.testing.assert_array_equal(unused.kernel, before)
     np.testing.assert_allclose(learner.policy.weights, [-1, -2])
+
+
+@REPLICAS
+def test_elements_are_bounded_after_the_mean_over_replicas(strategy):
+    """The mean is (1, 2). Each clipped by itself, (1.5, 0) and (-1, 1.5) would have a mean of (0.25, 0.75)."""
+    learner = make_learner(strategy, 2)
+    metrics = descend(learner, [[[3, 0], [-1, 4]]], max_gradient_value=1.5)
+    np.testing.assert_allclose(learner.policy.weights, [-1, -1.5])
+    assert metrics["gradient_norm"] == pytest.approx(5**0.5)
+
+
+@REPLICAS
+def test_figures_of_a_gradient_are_those_of_the_mean_over_replicas(strategy):
+    """The mean is (1, 2), to which the replicas come with (3, 0) and (-1, 4)."""
+    learner = make_learner(strategy, 2)
+    batch = make_batch(learner, [[[3, 0], [-1, 4]]])
+    figures = tf.function(lambda: learner.gradient_statistics(mean_output, batch), autograph=False)()
+    assert {name: float(value) for name, value in figures.items()} == pytest.approx(
+        {"rms": 2.5**0.5, "max": 2.0, "variance": 0.25}
+    )
+    assert learner.policy.weights.tolist() == [0, 0]
+
+
+def squared_output(policy, batch):
+    """Its gradient depends on w: the order of the steps shows."""
+    return ops.weighted_mean(tf.square(policy(batch.observation) - 1.0) / 2, batch.weight), {
+        "first": ops.weighted_mean(batch.observation[:, 0], batch.weight)
+    }
+
+
+@REPLICAS
+def test_episodes_follow_one_another_each_summed_over_its_valid_steps(strategy):
+    observation = np.random.default_rng(0).normal(size=(3, 4, 2))  # [T, N, size]
+    weight = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0]])
+    learner = make_learner(strategy, 2, learning_rate=0.2)
+    batch = make_batch(learner, observation, weight)
+    metrics = tf.function(lambda: learner.descend_episodes(squared_output, batch), autograph=False)()
+
+    w, losses, norms = np.zeros(2), [], []
+    for episode in range(4):
+        steps = observation[:, episode][weight[:, episode] == 1]  # [steps, size]
+        error = steps @ w - 1.0
+        losses.append(np.sum(error**2) / 2)
+        norms.append(np.linalg.norm(error @ steps))
+        w -= 0.2 * error @ steps
+    np.testing.assert_allclose(learner.policy.weights, w, rtol=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(metrics["gradient_norm"]) == pytest.approx(np.mean(norms), rel=1e-5)
+    firsts = (observation[..., 0] * weight).sum(axis=0) / weight.sum(axis=0)
+    assert float(metrics["first"]) == pytest.approx(firsts.mean(), rel=1e-5)
+    assert keras.ops.convert_to_numpy(learner.optimizer.iterations) == 4
+
+
+@REPLICAS
+def test_each_episodes_gradient_is_bounded(strategy):
+    learner = make_learner(strategy, 1)
+    batch = make_batch(learner, [[[3.0], [-5.0]], [[4.0], [-6.0]]])
+    tf.function(lambda: learner.descend_episodes(mean_output, batch, max_gradient_value=2.5), autograph=False)()
+    assert learner.policy.weights.tolist() == [0]  # -2.5, then +2.5: without the bound -7 and +11
 
 
 T, N, MINIBATCHES, EPOCHS = 8, 2, 4, 2

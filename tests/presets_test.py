@@ -71,7 +71,7 @@ def test_an_algorithms_name_means_the_preset_of_the_environment():
     [
         ("Acrobot-v1", "cartpole-ppo", "preset 'cartpole-ppo' is for CartPole-v1, not for Acrobot-v1"),
         ("CartPole-v1", "pppo", "unknown algorithm 'pppo'; did you mean ppo"),
-        ("CartPole-v1", "zzz", "unknown algorithm 'zzz'.*Known: a2c, policy_gradient, ppo, reinforce"),
+        ("CartPole-v1", "zzz", "unknown algorithm 'zzz'.*Known: a2c, cross_entropy,.* policy_gradient, ppo, reinforce"),
     ],
 )
 def test_a_name_that_does_not_fit_is_an_error_that_helps(env, name, message):

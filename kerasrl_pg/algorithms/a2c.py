@@ -26,8 +26,9 @@ class A2C:
         1.0
     """
 
-    rollout_length: int = 5
-    """Steps per environment between updates (T)."""
+    rollout_length: int | None = 5
+    """Steps per environment between updates (T); None plays one whole episode in each, whose Monte-Carlo returns λ = 1
+    takes up to the end of the task (where a time limit cuts it, V stands in for what would have followed)."""
     discount: float = 0.99
     """Weight of the next step's return, per environment step (γ)."""
     gae_lambda: float = 1.0
@@ -40,33 +41,51 @@ class A2C:
     """Standardise the advantages of each batch."""
     max_gradient_norm: float | None = 0.5
     """Bound of the gradient's global norm; None for none."""
+    policy_gradient_metrics: bool = False
+    """Measure the gradient of the policy's loss alone, before each step: its root mean square, maximum and variance;
+    with them the mean advantage, value and value target. One more backward pass."""
 
     def __post_init__(self):
-        validation.check_count(self, "rollout_length")
+        if self.rollout_length is not None:
+            validation.check_count(self, "rollout_length")
         validation.check_range(self, "discount", 0, 1)
         validation.check_range(self, "gae_lambda", 0, 1)
         validation.check_range(self, "value_coef", 0, float("inf"))
         validation.check_range(self, "entropy_coef", 0, float("inf"))
-        validation.check_switch(self, "normalize_advantage")
+        for name in ("normalize_advantage", "policy_gradient_metrics"):
+            validation.check_switch(self, name)
         validation.check_range(self, "max_gradient_norm", 0, float("inf"), above=True, optional=True)
 
     def update(self, learner, rollout: Rollout, seed: tf.Tensor) -> Metrics:
         """One step on the whole rollout."""
         batch = learner.map(self.prepare, rollout)
         learner.update_value_statistics(batch)
+        before = self.measure_policy_gradient(learner, batch) if self.policy_gradient_metrics else {}
         metrics = learner.descend(self.loss, batch, max_gradient_norm=self.max_gradient_norm)
-        return {**metrics, **learner.mean(ops.critic_metrics, batch)}
+        return {**metrics, **learner.mean(ops.critic_metrics, batch), **before}
 
     def prepare(self, rollout: Rollout) -> Batch:
         """Advantages and value targets, [T, N]."""
         return ops.advantage_batch(rollout, discount=self.discount, gae_lambda=self.gae_lambda)
 
+    def measure_policy_gradient(self, learner, batch: Batch) -> Metrics:
+        """Figures of the policy's loss alone; of a [T, N] batch."""
+        statistics = learner.gradient_statistics(
+            lambda policy, own: (self.policy_loss(policy(own.observation, training=True).distribution, own), {}), batch
+        )
+        named = {f"policy_gradient_{name}": value for name, value in statistics.items()}
+        return {**named, **learner.mean(ops.batch_means, batch)}
+
     def loss(self, policy, batch: Batch) -> tuple[tf.Tensor, Metrics]:
         """-E[log π · A] + value_coef · E[(V - target)²] - entropy_coef · E[H]."""
         distribution, value = policy(batch.observation, training=True)
-        advantage = ops.normalize(batch.advantage, batch.weight) if self.normalize_advantage else batch.advantage
-        policy_loss = ops.policy_gradient_loss(distribution.log_prob(batch.action), advantage, batch.weight)
+        policy_loss = self.policy_loss(distribution, batch)
         value_loss = ops.value_loss(value, batch.value_target, weight=batch.weight, scale=policy.value_scale)
         entropy = ops.entropy(distribution, batch.weight)
         total = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
         return total, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+
+    def policy_loss(self, distribution, batch: Batch) -> tf.Tensor:
+        """-E[log π · A]."""
+        advantage = ops.normalize(batch.advantage, batch.weight) if self.normalize_advantage else batch.advantage
+        return ops.policy_gradient_loss(distribution.log_prob(batch.action), advantage, batch.weight)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from keras.optimizers.schedules import LearningRateSchedule
+
 
 def check_range(
     algorithm: Any, name: str, low: float, high: float, *, above: bool = False, optional: bool = False
@@ -55,3 +57,47 @@ def check_choice(algorithm: Any, name: str, choices: tuple[str, ...]) -> None:
     value = getattr(algorithm, name)
     if value not in choices:
         raise ValueError(f"{type(algorithm).__name__}: {name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_schedule(algorithm: Any, name: str, low: float, high: float) -> None:
+    """Require a number from `low` to `high`, or a Keras schedule that begins and ends there.
+
+    Raises:
+        ValueError: the number, or the schedule's value at step 0 or at the end of int32, is outside.
+    """
+    value = getattr(algorithm, name)
+    if not isinstance(value, LearningRateSchedule):
+        check_range(algorithm, name, low, high)
+        return
+    for step in (0, 2**31 - 1):
+        at_step = float(value(step))
+        if not low <= at_step <= high:
+            raise ValueError(
+                f"{type(algorithm).__name__}: {name} must stay in [{low}, {high}], got {at_step:g} at step {step} "
+                f"from {value.get_config()}"
+            )
+
+
+def check_kind(algorithm: Any, name: str, kind: type) -> None:
+    """Require an object of a class, or None.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = getattr(algorithm, name)
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{type(algorithm).__name__}: {name} must be {kind.__name__}(...) or None, got {value!r}")
+
+
+def check_replay(algorithm: Any) -> None:
+    """Require a replay that is filled with at least a batch before learning starts.
+
+    Raises:
+        ValueError: `replay_size` or `learning_starts` is smaller than `batch_size`.
+    """
+    for name in ("replay_size", "learning_starts"):
+        if getattr(algorithm, name) < algorithm.batch_size:
+            raise ValueError(
+                f"{type(algorithm).__name__}: {name} must be at least batch_size ({algorithm.batch_size}), "
+                f"got {getattr(algorithm, name)}"
+            )

@@ -6,18 +6,21 @@ from collections.abc import Callable
 
 from kerasrl_pg.envs.acrobot import Acrobot
 from kerasrl_pg.envs.cartpole import CartPole
+from kerasrl_pg.envs.gridworld import GridWorld
+from kerasrl_pg.envs.gridworld_gymnasium import GRIDWORLD_ID
 from kerasrl_pg.envs.mountain_car import MountainCar, MountainCarContinuous
 from kerasrl_pg.envs.pendulum import Pendulum
 from kerasrl_pg.types import TensorEnv
 
-GRAPH_ENVIRONMENTS: dict[str, Callable[[int], TensorEnv]] = {
+GRAPH_ENVIRONMENTS: dict[str, Callable[..., TensorEnv]] = {
     "CartPole-v1": CartPole,
     "Acrobot-v1": Acrobot,
     "MountainCar-v0": MountainCar,
     "MountainCarContinuous-v0": MountainCarContinuous,
     "Pendulum-v1": Pendulum,
+    GRIDWORLD_ID: GridWorld,  # importing it has registered the id with Gymnasium
 }
-"""From a Gymnasium id to the constructor that takes `num_envs`."""
+"""From a Gymnasium id to the constructor, which takes `num_envs` and then what `gymnasium.make` takes for this id."""
 
 
 def make_tensor_env(gymnasium_id: str, num_envs: int) -> TensorEnv | None:

@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
+from kerasrl_pg.envs.doom import DoomProtocol, find_doom_spec, is_doom, make_doom
 from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
 from kerasrl_pg.envs.tensor_vector import TensorVectorEnv
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -24,6 +25,9 @@ MOST_EVALUATION_ENVS = {"numpy": 100, "python": 16}
 
 EnvLike = str | gymnasium.Env | VectorEnv | TensorEnv | Callable[[], gymnasium.Env]
 """An id, an environment, a vector environment, a graph environment, or a function that makes an environment."""
+
+Protocol = AtariProtocol | DoomProtocol
+"""How a game is presented."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Environment:
     """Settings that results depend on, such as sticky actions."""
     clip_reward: bool = False
     """Learn from the sign of the reward."""
+    stack: int | None = None
+    """Frames of which an observation's first axis is a stack; None if it is none."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Keyword arguments with which its id is made."""
 
 
 def make_env(
@@ -51,7 +59,8 @@ def make_env(
     *,
     num_envs: int | None = None,
     in_graph: bool = True,
-    protocol: AtariProtocol | None = None,
+    protocol: Protocol | None = None,
+    env_options: Mapping[str, Any] | None = None,
 ) -> Environment:
     """Make the environments to learn from and to evaluate on.
 
@@ -59,10 +68,13 @@ def make_env(
         env: see `EnvLike`. A function is called once per environment; a single environment is used as it is.
         num_envs: environments to step together; None means 8, or as many as `env` already has.
         in_graph: step the environment as a TensorFlow graph if its id has such a twin.
-        protocol: of an Atari game.
+        protocol: how a game is presented: an `AtariProtocol` or a `DoomProtocol`.
+        env_options: keyword arguments for an id, as `gymnasium.make` takes them.
 
     Raises:
-        ValueError: an unknown id (with the closest known ones), or a `num_envs` that `env` cannot have.
+        ValueError: an unknown id (with the closest known ones), a `num_envs` that `env` cannot have, a `protocol` or
+            options that are not for `env`.
+        ImportError: the id needs an extra that is not installed.
         TypeError: `env` is none of the kinds above.
 
     Example:
@@ -71,10 +83,13 @@ def make_env(
     """
     if num_envs is not None and (not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1):
         raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
-    if protocol is not None and not (isinstance(env, str) and is_atari(env)):
-        raise ValueError(f"protocol is for ids of Atari games (ALE/...), got it with {env!r}")
+    if protocol is not None:
+        _check_protocol(env, protocol)
+    options = dict(env_options or {})
+    if options and (not isinstance(env, str) or protocol_of(env) is not None):
+        raise ValueError(f"env_options are for ids that have no protocol, got {options} with {env!r}")
     if isinstance(env, str):
-        return _from_id(env, num_envs or DEFAULT_NUM_ENVS, in_graph, protocol or AtariProtocol())
+        return _from_id(env, num_envs or DEFAULT_NUM_ENVS, in_graph, protocol, options)
     if isinstance(env, VectorEnv):
         return _from_vector_env(env, num_envs)
     if isinstance(env, gymnasium.Env):
@@ -89,16 +104,31 @@ def make_env(
     )
 
 
+def protocol_of(env_id: str) -> type[AtariProtocol] | type[DoomProtocol] | None:
+    """The class of protocols that an id can be presented by; None where there is nothing to choose.
+
+    Example:
+        >>> protocol_of("ALE/Pong-v5").__name__, protocol_of("VizdoomBasic-v1").__name__, protocol_of("CartPole-v1")
+        ('AtariProtocol', 'DoomProtocol', None)
+    """
+    if is_atari(env_id):
+        return AtariProtocol
+    return DoomProtocol if is_doom(env_id) else None
+
+
 def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     """Gymnasium's specification of an id.
 
     Raises:
         ValueError: no such id; the message names the closest ones.
+        ImportError: the id needs an extra that is not installed.
 
     Example:
         >>> find_spec("CartPole-v1").reward_threshold
         475.0
     """
+    if is_doom(env_id):
+        return find_doom_spec(env_id)
     module, _, name = env_id.rpartition(":")
     try:
         if module:  # "module:Id-v0", as in gymnasium.make: importing the module registers the id
@@ -121,39 +151,76 @@ def make_render_env(env_id: str) -> gymnasium.Env:
     return gymnasium.make(env_id, render_mode="rgb_array")
 
 
-def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: AtariProtocol) -> Environment:
+def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: Any, options: dict[str, Any]) -> Environment:
     spec = find_spec(env_id)
     if is_atari(env_id):
-        make = lambda count: VectorAdapter(make_atari(env_id, count, protocol))  # noqa: E731
-        return Environment(
-            make_training=lambda: make(num_envs),
-            make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
-            id=env_id,
-            reward_threshold=spec.reward_threshold,
-            max_episode_steps=protocol.max_frames // protocol.frame_skip,
-            protocol=dataclasses.asdict(protocol),
-            clip_reward=protocol.reward_clipping,
-        )
+        return _from_atari(env_id, num_envs, protocol or AtariProtocol())
+    if is_doom(env_id):
+        return _from_doom(env_id, num_envs, protocol or DoomProtocol())
     has_twin = in_graph and env_id in GRAPH_ENVIRONMENTS
     most = MOST_EVALUATION_ENVS["numpy" if spec.vector_entry_point else "python"]
     return Environment(
-        make_training=lambda: GRAPH_ENVIRONMENTS[env_id](num_envs) if has_twin else _vector_env(env_id, num_envs),
-        make_evaluation=lambda episodes: _vector_env(env_id, min(episodes, most)),
+        make_training=lambda: (
+            GRAPH_ENVIRONMENTS[env_id](num_envs, **options) if has_twin else _vector_env(env_id, num_envs, options)
+        ),
+        make_evaluation=lambda episodes: _vector_env(env_id, min(episodes, most), options),
         id=env_id,
         reward_threshold=spec.reward_threshold,
-        max_episode_steps=spec.max_episode_steps,
+        max_episode_steps=options.get("max_episode_steps", spec.max_episode_steps),
+        options=options,
     )
 
 
-def _vector_env(env_id: str, num_envs: int) -> VectorAdapter:
-    if find_spec(env_id).vector_entry_point:
-        return VectorAdapter(gymnasium.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point"))
-    return VectorAdapter(_same_step([lambda: gymnasium.make(env_id)] * num_envs))
+def _from_atari(env_id: str, num_envs: int, protocol: AtariProtocol) -> Environment:
+    make = lambda count: VectorAdapter(make_atari(env_id, count, protocol))  # noqa: E731
+    return Environment(
+        make_training=lambda: make(num_envs),
+        make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
+        id=env_id,
+        reward_threshold=find_spec(env_id).reward_threshold,
+        max_episode_steps=protocol.max_frames // protocol.frame_skip,
+        protocol=dataclasses.asdict(protocol),
+        clip_reward=protocol.reward_clipping,
+        stack=protocol.stack,
+    )
+
+
+def _from_doom(env_id: str, num_envs: int, protocol: DoomProtocol) -> Environment:
+    make = lambda count: VectorAdapter(make_doom(env_id, count, protocol))  # noqa: E731
+    return Environment(
+        make_training=lambda: make(num_envs),
+        make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
+        id=env_id,
+        max_episode_steps=make_doom(env_id, 1, protocol).max_episode_steps,
+        protocol=dataclasses.asdict(protocol),
+        stack=None if protocol.game_variables else protocol.stack,
+    )
+
+
+def _vector_env(env_id: str, num_envs: int, options: dict[str, Any]) -> VectorAdapter:
+    try:
+        if find_spec(env_id).vector_entry_point:
+            return VectorAdapter(
+                gymnasium.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options)
+            )
+        return VectorAdapter(_same_step([lambda: gymnasium.make(env_id, **options)] * num_envs))
+    except TypeError as error:
+        if not options:
+            raise
+        raise ValueError(f"env_options {options} do not fit {env_id}: {error}") from error
 
 
 def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
     kept = [lambda make=make: _FinalObservationKept(make()) for make in makers]
     return SyncVectorEnv(kept, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _check_protocol(env: EnvLike, protocol: Protocol) -> None:
+    kind = protocol_of(env) if isinstance(env, str) else None
+    if kind is None:
+        raise ValueError(f"protocol is for ids of Atari games (ALE/...) and of Doom (Vizdoom...), got it with {env!r}")
+    if not isinstance(protocol, kind):
+        raise ValueError(f"the protocol of {env!r} must be of {kind.__name__}, got {protocol!r}")
 
 
 def _from_vector_env(env: VectorEnv, num_envs: int | None) -> Environment:
@@ -199,7 +266,7 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
         raise ValueError(f"num_envs must be that of the TensorEnv ({env.num_envs}), got {num_envs}")
     if env.gymnasium_id in GRAPH_ENVIRONMENTS:
         return dataclasses.replace(
-            _from_id(env.gymnasium_id, env.num_envs, True, AtariProtocol()), make_training=lambda: env
+            _from_id(env.gymnasium_id, env.num_envs, True, None, getattr(env, "options", {})), make_training=lambda: env
         )
     return Environment(
         lambda: env,

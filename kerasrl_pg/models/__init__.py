@@ -2,16 +2,22 @@
 
 from kerasrl_pg.models.actor_critic import PolicyModel, PolicyOutput, actor_critic, default_model
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
+from kerasrl_pg.models.q_network import QPolicy, dueling_q_network, q_network
+from kerasrl_pg.models.rmsprop import RMSpropFromOne
 from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
 
 __all__ = [
     "PolicyModel",
     "PolicyOutput",
+    "QPolicy",
+    "RMSpropFromOne",
     "RunningNormalizer",
     "ValueDenormalizer",
     "actor_critic",
     "default_model",
+    "dueling_q_network",
     "mlp_trunk",
     "nature_conv_trunk",
+    "q_network",
     "small_conv_trunk",
 ]

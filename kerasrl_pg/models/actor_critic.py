@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -11,13 +12,11 @@ from gymnasium import spaces
 
 from kerasrl_pg import seeding
 from kerasrl_pg.models import preprocessing
-from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
-from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
+from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
+from kerasrl_pg.models.preprocessing import ValueDenormalizer
+from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.ops import distributions
-from kerasrl_pg.spaces import check_observation_space, map_space, tensor_dtype
-
-NATURE_IMAGE = 36
-"""Pixels: the smallest image that the Nature network's three convolutions leave anything of."""
+from kerasrl_pg.spaces import check_observation_space
 
 
 def actor_critic(
@@ -26,6 +25,7 @@ def actor_critic(
     *,
     trunk: keras.Model | None = None,
     critic_trunk: keras.Model | None = None,
+    head_units: Sequence[int] = (),
     normalize_observation: bool = False,
     normalize_value: bool = False,
     seed: int = 0,
@@ -38,6 +38,7 @@ def actor_critic(
         trunk: any Keras model without heads, `[B, ...] -> [B, features]`; None chooses a convolutional network for
             images and a 64-64 tanh perceptron for the rest.
         critic_trunk: a second trunk for the value head; None shares `trunk`.
+        head_units: units of hidden ReLU layers that each head has for itself, between the trunk and its output.
         normalize_observation: standardise observations by running statistics (`RunningNormalizer`).
         normalize_value: learn standardised value targets (`ValueDenormalizer`).
         seed: integer from which the initial weights follow.
@@ -54,13 +55,18 @@ def actor_critic(
         >>> {name: tuple(output.shape) for name, output in model(keras.ops.zeros((5, 4))).items()}
         {'policy': (5, 2), 'value': (5, 1)}
     """
-    trunk_seed, policy_seed, value_seed, encoder_seed = seeding.integers(seed, 4)
+    trunk_seed, policy_seed, value_seed, encoder_seed, *hidden_seeds = seeding.integers(seed, 6)
     inputs = preprocessing.observation_inputs(observation_space)
-    encoded = _encode(observation_space, inputs, normalize_observation, encoder_seed)
+    encoded = encode(observation_space, inputs, normalize_observation, encoder_seed)
     if trunk is None:
-        trunk = _default_trunk(observation_space, trunk_seed)
-    features = _features(trunk, encoded)
-    critic_features = features if critic_trunk is None else _features(critic_trunk, encoded)
+        trunk = default_trunk(observation_space, trunk_seed)
+    features = features_of(trunk, encoded)
+    critic_features = features if critic_trunk is None else features_of(critic_trunk, encoded)
+    if head_units:
+        features, critic_features = (
+            mlp_trunk(head_units, activation="relu", seed=hidden_seed)(each)  # [B, head_units[-1]]
+            for each, hidden_seed in zip((features, critic_features), hidden_seeds, strict=True)
+        )
     policy = _policy_head(features, action_space, policy_seed)
     value = keras.layers.Dense(
         1,
@@ -129,12 +135,39 @@ class PolicyModel:
 
     def __call__(self, observation, training: bool = False) -> PolicyOutput:
         """The distribution and value for `[B, *observation]`; `training` turns dropout on."""
-        parameters, value = _policy_and_value(self.model(observation, training=training))
+        return self._output(self.model(observation, training=training))
+
+    def explore(self, observation, seed: tf.Tensor) -> PolicyOutput:
+        """As `policy(observation, training=True)`, with dropout's masks drawn from `seed` [2] int32.
+
+        No variable changes, so that it may stand in any compiled loop.
+        """
+        draws = [(state, tf.cast(draw, state.dtype)) for state, draw in self._draws(seed)]
+        with keras.StatelessScope(state_mapping=draws):
+            outputs = self.model(observation, training=True)
+        return self._output(outputs)
+
+    def _output(self, outputs) -> PolicyOutput:
+        parameters, value = _policy_and_value(outputs)
         parameters = tf.cast(parameters, tf.float32)  # [B, P]
         batch_size = tf.shape(parameters)[0]
         value = tf.zeros([batch_size]) if value is None else tf.reshape(tf.cast(value, tf.float32), [batch_size])
         value.set_shape(parameters.shape[:1])  # [B]
         return PolicyOutput(distributions.action_distribution(self.action_space, parameters), value)
+
+    def reseed(self, seed: tf.Tensor) -> None:
+        """Draw what layers draw while learning, such as dropout's masks, from `seed` [2] int32 from now on.
+
+        Done before each update, of whose number the masks are then a function: a training that is resumed goes on with
+        those that it would have had. All replicas of a strategy draw the same ones, each for its own samples.
+        """
+        for state, draw in self._draws(seed):
+            state.assign(tf.cast(draw, state.dtype))
+
+    def _draws(self, seed: tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """The state of every layer that draws random numbers, with a [2] seed of its own under `seed`."""
+        states = [generator.state for layer in self.model._flatten_layers() for generator in layer._seed_generators]
+        return [(state, seeding.fold_in(seed, index)) for index, state in enumerate(states)]
 
     @property
     def value_scale(self) -> tf.Tensor | float:
@@ -151,39 +184,6 @@ def layers_of(model: keras.Model, kind: type) -> list:
         6
     """
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)]
-
-
-def _encode(space: spaces.Space, inputs, normalize: bool, seed: int):
-    """The observation as one tensor; the parts of a Dict or Tuple are encoded each and concatenated."""
-    leaves = keras.tree.flatten(map_space(lambda leaf: leaf, space))
-    tensors = keras.tree.flatten(inputs)
-    encoded = []
-    for leaf, tensor, leaf_seed in zip(leaves, tensors, seeding.integers(seed, len(leaves)), strict=True):
-        features = preprocessing.encode_leaf(leaf, tensor)
-        if normalize and not isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            features = RunningNormalizer(dtype="float32")(features)
-        if len(leaves) > 1 and preprocessing.is_image(leaf):
-            features = _features(_default_trunk(leaf, leaf_seed), features)
-        encoded.append(features)
-    return encoded[0] if len(encoded) == 1 else keras.layers.Concatenate()(encoded)
-
-
-def _default_trunk(space: spaces.Space, seed: int) -> keras.Model:
-    size = preprocessing.image_shape(space)
-    if size is None:
-        return mlp_trunk(seed=seed)
-    return nature_conv_trunk(seed=seed) if min(size) >= NATURE_IMAGE else small_conv_trunk(seed=seed)
-
-
-def _features(trunk: keras.Model, encoded):
-    features = trunk(encoded)
-    if not isinstance(features, keras.KerasTensor) or len(features.shape) != 2:
-        shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), features)
-        raise ValueError(
-            f"a trunk must return one tensor [B, features]; {trunk.name!r} returns {shapes} "
-            "(a model with heads must take observations as they are; these were encoded)"
-        )
-    return features
 
 
 def _policy_head(features, action_space: spaces.Space, seed: int):
@@ -254,7 +254,7 @@ def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
         return False
     try:
         # Of a copy first: asking builds a model, and a trunk must be built for encoded observations instead.
-        specs = (_output_spec(each, observation_space) for each in (_unbuilt_copy(model), model))
+        specs = (output_spec(each, observation_space) for each in (_unbuilt_copy(model), model))
         return all(not isinstance(spec, keras.KerasTensor) for spec in specs)
     except Exception:  # whatever a user's `call` raises
         return False
@@ -273,24 +273,12 @@ def _unbuilt_copy(model: keras.Model) -> keras.Model:
     return type(model).from_config(model.get_config())
 
 
-def _output_spec(model: keras.Model, observation_space: spaces.Space):
-    """Shapes of the outputs for a batch of 2; of a functional model without calling it."""
-    inputs = map_space(
-        lambda leaf: keras.KerasTensor((2, *leaf.shape), tensor_dtype(leaf).name),
-        observation_space,
-    )
-    output = getattr(model, "output", None)  # None until a model is built
-    if isinstance(output, keras.KerasTensor):
-        return output  # a trunk, which reads encoded observations, not these
-    return model.compute_output_spec(inputs)
-
-
 def _check_outputs(model: keras.Model, observation_space: spaces.Space, parameter_size: int) -> bool:
     """Whether the model has a value output; ValueError unless its outputs are those of a policy."""
     wanted = f'{{"policy": [B, {parameter_size}], "value": [B, 1]}}'
     if isinstance(model, keras.Sequential):
         raise ValueError(f"the model's outputs must be {wanted}; {model.name!r} is a Sequential, which has one output")
-    outputs = _output_spec(model, observation_space)
+    outputs = output_spec(model, observation_space)
     shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
     if isinstance(outputs, dict):
         good_names = "policy" in outputs and set(outputs) <= {"policy", "value"}

@@ -36,13 +36,13 @@ def mlp_trunk(
 
 
 def nature_conv_trunk(
-    *, activation: str = "relu", features: int = 512, width: float = 1.0, seed: int = 0
+    *, activation: str = "relu", features: int | None = 512, width: float = 1.0, seed: int = 0
 ) -> keras.Model:
     """The convolutional network of Mnih et al. 2015 (Nature 518, Methods): 32·8·4, 64·4·2, 64·3·1, dense 512.
 
     Args:
         activation: any Keras activation; the paper's is relu.
-        features: units of the dense layer.
+        features: units of the dense layer; None ends with what the convolutions give, flattened.
         width: share of the paper's channels to keep (0.5 halves them).
         seed: integer from which the initial weights follow.
 
@@ -73,10 +73,9 @@ def _conv_trunk(channels, kernels, strides, activation, features, seed) -> keras
         keras.layers.Conv2D(count, kernel, stride, activation=activation, kernel_initializer=_orthogonal(layer_seed))
         for count, kernel, stride, layer_seed in zip(channels, kernels, strides, seeds[:-1], strict=True)
     ]
-    layers += [
-        keras.layers.Flatten(),
-        keras.layers.Dense(features, activation, kernel_initializer=_orthogonal(seeds[-1])),
-    ]
+    layers.append(keras.layers.Flatten())
+    if features is not None:
+        layers.append(keras.layers.Dense(features, activation, kernel_initializer=_orthogonal(seeds[-1])))
     return keras.Sequential(layers)
 
 

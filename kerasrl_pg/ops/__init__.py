@@ -4,8 +4,9 @@ Each one is an equation with a source, works eagerly, in a `tf.function` and und
 would broadcast by accident, and says where gradient flows.
 """
 
-from kerasrl_pg.ops.diagnostics import critic_metrics
+from kerasrl_pg.ops.diagnostics import batch_means, critic_metrics, gradient_statistics
 from kerasrl_pg.ops.distributions import (
+    EpsilonGreedy,
     action_distribution,
     action_spec,
     mode,
@@ -28,6 +29,7 @@ from kerasrl_pg.ops.returns import (
     n_step_returns,
 )
 from kerasrl_pg.ops.statistics import (
+    gather_across_replicas,
     mean_across_replicas,
     merge_moments,
     moments,
@@ -39,15 +41,18 @@ from kerasrl_pg.ops.value_losses import (
     clipped_value_loss,
     double_q_target,
     huber,
+    q_target,
     td_error,
     value_loss,
 )
 
 __all__ = [
+    "EpsilonGreedy",
     "action_distribution",
     "action_spec",
     "advantage_batch",
     "approx_kl",
+    "batch_means",
     "clip_fraction",
     "clipped_surrogate_loss",
     "clipped_value_loss",
@@ -57,6 +62,8 @@ __all__ = [
     "entropy",
     "explained_variance",
     "gae",
+    "gather_across_replicas",
+    "gradient_statistics",
     "huber",
     "mean_across_replicas",
     "merge_moments",
@@ -66,6 +73,7 @@ __all__ = [
     "normalize",
     "parameter_size",
     "policy_gradient_loss",
+    "q_target",
     "sample",
     "td_error",
     "to_environment",

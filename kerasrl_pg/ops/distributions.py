@@ -97,6 +97,40 @@ def action_distribution(action_space: Space, parameters: tf.Tensor) -> tfd.Distr
             return tfd.MultivariateNormalDiag(loc=mean, scale_diag=tf.exp(log_std))
 
 
+class EpsilonGreedy:
+    """A policy over action values: any action with probability ε, else the best one. Batch shape [B].
+
+    Watkins 1989; Mnih et al. 2015, algorithm 1. Its mode is the best action at every ε; among equals, the first.
+
+    Args:
+        action_values: [B, A] Q(s, ·).
+        epsilon: Scalar ε, from 0 to 1.
+
+    Example:
+        >>> policy = EpsilonGreedy(tf.constant([[1.0, 3.0]]), 0.5)
+        >>> policy.mode().numpy().tolist(), [round(float(p), 4) for p in tf.exp(policy.log_prob([1]))]
+        ([1], [0.75])
+    """
+
+    def __init__(self, action_values: tf.Tensor, epsilon: tf.Tensor | float):
+        self.action_values = tf.cast(action_values, tf.float32)
+        num_actions = self.action_values.shape[-1]
+        best = tf.one_hot(self.mode(), num_actions)  # [B, A]
+        self._mixture = tfd.Categorical(probs=epsilon / num_actions + (1.0 - epsilon) * best)
+
+    def mode(self) -> tf.Tensor:
+        """[B] int32: the best action."""
+        return tf.argmax(self.action_values, axis=-1, output_type=tf.int32)
+
+    def sample(self, seed: tf.Tensor) -> tf.Tensor:
+        """[B] int32: an action for each state, a pure function of the [2] seed."""
+        return self._mixture.sample(seed=seed)
+
+    def log_prob(self, action: tf.Tensor) -> tf.Tensor:
+        """[B] log π(action|s)."""
+        return self._mixture.log_prob(action)
+
+
 def mode(action_space: Space, distribution: tfd.Distribution) -> tf.Tensor:
     """The most probable action of each state: argmax_a π(a|s).
 

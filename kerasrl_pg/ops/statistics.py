@@ -58,6 +58,28 @@ def mean_across_replicas(x: tf.Tensor) -> tf.Tensor:
     return replica.all_reduce(tf.distribute.ReduceOp.MEAN, x)
 
 
+def gather_across_replicas(x: tf.Tensor) -> tf.Tensor:
+    """`x` of every replica of a `tf.distribute` strategy, one after the other: (x₁, ..., x_R).
+
+    Outside of a replica, or with a single one, it is `x` itself.
+
+    Args:
+        x: [n, ...], the same shape on every replica.
+
+    Returns:
+        [R n, ...], the same on every replica.
+
+    Example:
+        >>> gather_across_replicas(tf.constant([1.0, 2.0])).numpy().tolist()
+        [1.0, 2.0]
+    """
+    replica = tf.distribute.get_replica_context()  # None in cross-replica context
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return x
+    gathered = replica.all_gather(x, axis=0)  # [R n, ...]
+    return tf.ensure_shape(gathered, [replica.num_replicas_in_sync * x.shape[0], *x.shape[1:]])
+
+
 def moments(x: tf.Tensor, weight: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance over the batches of all replicas: μ = E[x], σ² = E[(x - μ)²].
 
@@ -93,10 +115,10 @@ def normalize(x: tf.Tensor, weight: tf.Tensor | None = None, epsilon: float = 1e
         x: [B], or any shape.
         weight: The shape of `x`, mean 1 over the whole batch; None means all ones. Samples of weight 0 do not
             count towards μ and σ, and are shifted and scaled like the others.
-        epsilon: Keeps a constant `x` at 0 instead of NaN.
+        epsilon: Added to σ.
 
     Returns:
-        The shape of `x`.
+        The shape of `x`; zeros where `x` is constant.
 
     Raises:
         ValueError: `x` and `weight` differ in shape.
@@ -106,7 +128,10 @@ def normalize(x: tf.Tensor, weight: tf.Tensor | None = None, epsilon: float = 1e
         [-1.0, 1.0]
     """
     mean, variance = moments(x, weight)
-    return tf.stop_gradient((x - mean) / (tf.sqrt(variance) + epsilon))
+    deviation = tf.sqrt(variance)  # scalar
+    # The weighted mean of a constant may miss it by its last digit, which must not be blown up to order 1.
+    varies = deviation > 1e-6 * tf.abs(mean)
+    return tf.stop_gradient(tf.where(varies, (x - mean) / (deviation + epsilon), tf.zeros_like(x)))
 
 
 def merge_moments(

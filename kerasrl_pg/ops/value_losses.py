@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from kerasrl_pg.ops._checks import has_rank, in_unit_interval, positive, same_shape
+from kerasrl_pg.ops._checks import has_rank, positive, same_shape
 from kerasrl_pg.ops.statistics import weighted_mean
 
 
@@ -113,93 +113,90 @@ def huber(x: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
     return tf.where(size <= delta, 0.5 * tf.square(x), delta * (size - 0.5 * delta))
 
 
-def td_error(
-    q: tf.Tensor,
-    action: tf.Tensor,
-    reward: tf.Tensor,
-    terminated: tf.Tensor,
-    next_q: tf.Tensor,
-    *,
-    discount: float,
-) -> tf.Tensor:
-    """Error of Q-learning: δ = r + γ·max_a' Q⁻(s', a') - Q(s, a), without Q⁻ where the task ended.
-
-    Watkins & Dayan 1992; Mnih et al. 2015, algorithm 1. Gradient flows to `q` only.
+def td_error(q: tf.Tensor, action: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Error of Q-learning: δ = target - Q(s, a). Gradient flows to `q` only.
 
     Args:
         q: [B, A] Q(s, ·) of the network that learns.
         action: [B] int: what was done.
-        reward: [B].
-        terminated: [B] bool.
-        next_q: [B, A] Q⁻(s', ·), of the target network, s' being the true successor.
-        discount: γ, from 0 to 1, per step.
+        target: [B] what Q(s, a) should be, as `q_target` or `double_q_target` say it.
 
     Returns:
         [B] δ, positive where the action turned out better than expected.
 
     Raises:
-        ValueError: Shapes are not as above, or `discount` is not between 0 and 1.
+        ValueError: Shapes are not as above.
 
     Example:
-        >>> q, next_q = tf.constant([[1.0, 2.0]]), tf.constant([[3.0, 4.0]])
-        >>> action, reward, terminated = tf.constant([1]), tf.constant([1.0]), tf.constant([False])
-        >>> td_error(q, action, reward, terminated, next_q, discount=0.5).numpy().tolist()
+        >>> td_error(tf.constant([[1.0, 2.0]]), tf.constant([1]), tf.constant([3.0])).numpy().tolist()
         [1.0]
     """
-    in_unit_interval(discount=discount)
-    q, next_q = same_shape(q=q, next_q=next_q)
-    action, reward, terminated = same_shape(action=action, reward=reward, terminated=terminated)
     has_rank(2, q=q)
     has_rank(1, action=action)
-    next_value = tf.reduce_max(next_q, axis=-1)  # [B, A] -> [B]
-    target = _one_step_target(reward, terminated, next_value, discount)
-    return target - _of_action(q, action)
+    of_action, target = same_shape(q_of_action=_of_action(q, action), target=target)
+    return tf.stop_gradient(target) - of_action
 
 
-def double_q_target(
-    reward: tf.Tensor,
-    terminated: tf.Tensor,
-    next_q_online: tf.Tensor,
-    next_q_target: tf.Tensor,
-    *,
-    discount: float,
-) -> tf.Tensor:
-    """Double Q-learning: r + γ·Q⁻(s', argmax_a' Q(s', a')), without Q⁻ where the task ended.
+def q_target(reward: tf.Tensor, discount: tf.Tensor, next_q: tf.Tensor) -> tf.Tensor:
+    """Q-learning: r + γ·max_a' Q⁻(s', a'). No gradient flows.
 
-    Van Hasselt, Guez & Silver 2016 (arXiv:1509.06461), eq. 4: one network chooses the action, the other one
-    values it, so that noise in either is not taken for value. No gradient flows.
+    Watkins & Dayan 1992; Mnih et al. 2015, algorithm 1. For transitions of n steps r is their discounted sum and
+    γ stands for γⁿ.
 
     Args:
         reward: [B].
-        terminated: [B] bool.
-        next_q_online: [B, A] Q(s', ·), of the network that learns.
-        next_q_target: [B, A] Q⁻(s', ·), of the target network.
-        discount: γ, from 0 to 1, per step.
+        discount: [B] γ, 0 where the task ended (see `types.Transitions`).
+        next_q: [B, A] Q⁻(s', ·), s' being the true successor.
 
     Returns:
         [B] the target of Q(s, a).
 
     Raises:
-        ValueError: Shapes are not as above, or `discount` is not between 0 and 1.
+        ValueError: Shapes are not as above.
+
+    Example:
+        >>> q_target(tf.constant([1.0, 1.0]), tf.constant([0.5, 0.0]), tf.constant([[3.0, 4.0]] * 2)).numpy().tolist()
+        [3.0, 1.0]
+    """
+    has_rank(2, next_q=next_q)
+    return _one_step_target(reward, discount, tf.reduce_max(next_q, axis=-1))  # [B, A] -> [B]
+
+
+def double_q_target(
+    reward: tf.Tensor, discount: tf.Tensor, next_q_online: tf.Tensor, next_q_target: tf.Tensor
+) -> tf.Tensor:
+    """Double Q-learning: r + γ·Q⁻(s', argmax_a' Q(s', a')). No gradient flows.
+
+    Van Hasselt, Guez & Silver 2016 (arXiv:1509.06461), eq. 4: one network chooses the action, the other one
+    values it, so that noise in either is not taken for value.
+
+    Args:
+        reward: [B].
+        discount: [B] γ, 0 where the task ended.
+        next_q_online: [B, A] Q(s', ·), of the network that learns.
+        next_q_target: [B, A] Q⁻(s', ·), of the target network.
+
+    Returns:
+        [B] the target of Q(s, a).
+
+    Raises:
+        ValueError: Shapes are not as above.
 
     Example:
         >>> online, target = tf.constant([[0.0, 1.0]]), tf.constant([[9.0, 4.0]])
-        >>> reward, terminated = tf.constant([1.0]), tf.constant([False])
-        >>> double_q_target(reward, terminated, online, target, discount=0.5).numpy().tolist()
+        >>> double_q_target(tf.constant([1.0]), tf.constant([0.5]), online, target).numpy().tolist()
         [3.0]
     """
-    in_unit_interval(discount=discount)
     next_q_online, next_q_target = same_shape(next_q_online=next_q_online, next_q_target=next_q_target)
-    reward, terminated = same_shape(reward=reward, terminated=terminated)
     has_rank(2, next_q_online=next_q_online)
-    has_rank(1, reward=reward)
     best_action = tf.argmax(next_q_online, axis=-1, output_type=tf.int32)  # [B, A] -> [B]
-    return _one_step_target(reward, terminated, _of_action(next_q_target, best_action), discount)
+    return _one_step_target(reward, discount, _of_action(next_q_target, best_action))
 
 
-def _one_step_target(reward: tf.Tensor, terminated: tf.Tensor, next_value: tf.Tensor, discount: float) -> tf.Tensor:
-    reward, next_value = same_shape(reward=reward, next_value=next_value)
-    return tf.stop_gradient(reward + discount * (1.0 - tf.cast(terminated, reward.dtype)) * next_value)
+def _one_step_target(reward: tf.Tensor, discount: tf.Tensor, next_value: tf.Tensor) -> tf.Tensor:
+    reward, discount, next_value = same_shape(reward=reward, discount=discount, next_value=next_value)
+    has_rank(1, reward=reward)
+    return tf.stop_gradient(reward + discount * next_value)
 
 
 def _of_action(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:

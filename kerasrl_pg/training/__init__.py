@@ -1,5 +1,5 @@
 """The loops and what hangs on them."""
 
-from kerasrl_pg.training.on_policy import train_on_policy
+from kerasrl_pg.training.loop import train
 
-__all__ = ["train_on_policy"]
+__all__ = ["train"]

@@ -1,4 +1,4 @@
-"""Keras callbacks of this package: the progress bar over environment steps, and checkpoints."""
+"""Keras callbacks of this package: the progress bar over environment steps, checkpoints, and a stop at a return."""
 
 from __future__ import annotations
 
@@ -70,3 +70,44 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Save what there is at the end."""
         self._agent.save(self._path, overwrite=True)
+
+
+class StopAtReturn(keras.callbacks.Callback):
+    """Ends training after the first epoch whose return is above a bar.
+
+    Args:
+        value: the bar, in the environment's units.
+        monitor: name in the history; "eval_return" needs `fit_agent(eval_episodes=...)`.
+
+    Raises:
+        ValueError: after the first epoch, if the history has no such name.
+
+    Example:
+        >>> import kerasrl_pg as krl
+        >>> stop = StopAtReturn(monitor="episode_length", value=1)
+        >>> agent = krl.fit_agent(
+        ...     "CartPole-v1", "reinforce", num_envs=2, steps=10_000, callbacks=[stop], jit_compile=False, verbose=0
+        ... )
+        >>> stop.stopped_epoch, agent.updates
+        (0, 1)
+    """
+
+    def __init__(self, *, value: float, monitor: str = "eval_return"):
+        super().__init__()
+        self._value = value
+        self._monitor = monitor
+        self.stopped_epoch: int | None = None
+        """Number of the epoch that passed the bar, from 0; None as long as none has."""
+
+    def on_train_begin(self, logs=None):
+        """Forget an earlier training."""
+        self.stopped_epoch = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Stop if the bar is passed."""
+        logs = logs or {}
+        if self._monitor not in logs:
+            raise ValueError(f"StopAtReturn: monitor must be one of {', '.join(logs)}, got {self._monitor!r}")
+        if logs[self._monitor] > self._value:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True

@@ -1,105 +1,172 @@
-"""The loop: collect, update, tell the callbacks, until the budget is used or the task is solved."""
+"""On-policy updates: collect a rollout with the current policy, learn from it, forget it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from typing import Any
 
-import keras
 import numpy as np
+import tensorflow as tf
 
+from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
-from kerasrl_pg.training.engines import GraphEngine, Report, VectorEngine
+from kerasrl_pg.collect import TensorCollector, VectorCollector
+from kerasrl_pg.collect.tensor_collector import Carry
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.metrics import pack_metrics, unpack_metrics
+from kerasrl_pg.spaces import map_space, tensor_dtype
+from kerasrl_pg.training.graph_engine import SEED, Report, compiled
+from kerasrl_pg.types import Episodes, Metrics, PolicyAct, PolicyValue, Rollout, TensorEnv
 
 
-def train_on_policy(
-    agent: Agent,
-    engine: GraphEngine | VectorEngine,
-    *,
-    steps: int,
-    updates_per_epoch: int,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    stop_return: float | None = None,
-    after_epoch: Callable[[], dict[str, float]] | None = None,
-) -> None:
-    """Train until `agent.steps` reaches `steps`.
-
-    An *epoch* is one reporting interval and a *batch* one update; callbacks see both. The history, which is the
-    agent's, gets one entry per epoch.
+class OnPolicyProgram:
+    """An update in a graph environment; see `graph_engine.Program`.
 
     Args:
-        agent: it is changed in place.
-        engine: runs updates.
-        steps: environment steps since the agent was made, all environments together; the last update may overshoot.
-        updates_per_epoch: length of the reporting interval.
-        callbacks: Keras callbacks; `model.stop_training` ends the loop.
-        stop_return: end once the mean return of the last 100 episodes is at least this.
-        after_epoch: more figures for the log of each epoch.
+        agent: the agent.
+        environment: N copies of an environment as graphs.
+        jit_compile: compile the collection with XLA; the update cannot be, under a strategy.
     """
-    epoch = agent.history.epoch[-1] + 1 if agent.history.epoch else 0
-    epochs_before = list(agent.history.epoch)
-    hooks = keras.callbacks.CallbackList(
-        [agent.history, *callbacks],
-        model=agent.model,
-        steps=updates_per_epoch,
-        verbose=0,
-        run=agent.describe(),  # `history.params["run"]`: the environment's protocol, the algorithm's settings
+
+    updates_before_learning = 0
+
+    def __init__(self, agent: Agent, environment: TensorEnv, jit_compile: bool):
+        self.environment = environment
+        self._agent = agent
+        self._collector = TensorCollector(environment, agent.algorithm.rollout_length)
+        self.length = self._collector.length
+        self._act, self._value = _policy_functions(agent)
+        self._collect = tf.function(self._collector.collect, jit_compile=jit_compile, autograph=False)
+
+    def start(self, seed: tf.Tensor) -> Carry:
+        """Environments at the start of their episodes."""
+        return self._collector.start(seed)
+
+    def collect(self, carry: Carry, number: tf.Tensor, seed: tf.Tensor) -> tuple[Carry, Rollout, Episodes, tf.Tensor]:
+        """A rollout."""
+        carry, rollout, episodes = self._collect(carry, self._act, self._value, seed)
+        return carry, rollout, episodes, self._agent.learner.count_steps(rollout)
+
+    def learn(self, carry: Carry, rollout: Rollout, number: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Metrics]:
+        """The algorithm's update; what is carried does not change."""
+        return (), _update(self._agent, rollout, seed)
+
+    def learned(self, carry: Carry, changed: Any) -> Carry:
+        """The carry itself."""
+        return carry
+
+    def unchanged(self, carry: Carry) -> Any:
+        """Nothing."""
+        return ()
+
+    def rounds(self, ended: np.ndarray) -> int:
+        """T for each update; whole episodes end with the longest."""
+        updates, length, _ = ended.shape
+        if not self._collector.whole_episodes:
+            return updates * length
+        any_ended = np.any(ended, axis=2)  # [updates, T]
+        return int((length - any_ended[:, ::-1].argmax(axis=1)).sum())
+
+
+class OnPolicyEngine:
+    """Collects in a Python loop around a compiled policy, then learns in one compiled call.
+
+    Args:
+        agent: the agent.
+        environment: N environments outside the graph.
+        clip_reward: learn from the sign of the reward.
+        jit_compile: compile the policy and the update with XLA; not under a strategy.
+    """
+
+    def __init__(self, agent: Agent, environment: VectorAdapter, clip_reward: bool, jit_compile: bool):
+        self.agent = agent
+        self._environment = environment
+        self._clip_reward = clip_reward
+        act, value = _policy_functions(agent)
+
+        def act_in_environment(observation, seed):
+            action, log_prob, observation_value = act(observation, seed)
+            return action, ops.to_environment(agent.action_space, action), log_prob, observation_value
+
+        self._names: list[str] = []
+
+        def update(rollout, seed):
+            return pack_metrics(_update(agent, rollout, seed), self._names), agent.learner.count_steps(rollout)
+
+        # Whole episodes differ in length from one rollout to the next: one trace serves them all, XLA would not.
+        length = agent.algorithm.rollout_length
+        fuse = jit_compile and length is not None and agent.strategy is None
+        rollout = _rollout_spec(agent, length, environment.num_envs)
+        observation = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), rollout.observation)
+        self._update = compiled(update, rollout, SEED, jit_compile=fuse)
+        self._act = compiled(act_in_environment, observation, SEED, jit_compile=jit_compile)
+        self._value = value and compiled(value, observation, jit_compile=jit_compile)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin new episodes, seeded by the agent's seed."""
+        env_seed, seed = seeding.integers(self.agent.seed, 2)
+        self._seed = seeding.make_seed(seed)
+        env_seed = int(self.agent.learner.worker_seed(seeding.make_seed(env_seed))[0])
+        length = self.agent.algorithm.rollout_length
+        self.collector = VectorCollector(self._environment, length, self._act, self._value, env_seed & 0x3FFFFFFF)
+
+    def most_updates(self, steps: int) -> int:
+        """One update a call."""
+        return 1
+
+    def run(self, updates: int) -> Report:
+        """The next update."""
+        before = dict(self.collector.seconds)
+        act_seed, update_seed = seeding.split(seeding.fold_in(self._seed, self.agent.updates), 2)
+        rollout, episodes = self.collector.collect(self.agent.learner.worker_seed(act_seed))
+        started = time.perf_counter()
+        if self._clip_reward:
+            rollout = rollout._replace(reward=np.sign(rollout.reward))
+        rollout = tf.nest.map_structure(tf.constant, rollout)
+        packed, steps = (x.numpy() for x in self._update(rollout, update_seed))
+        seconds = {name: self.collector.seconds[name] - before[name] for name in before}
+        seconds["learning"] = time.perf_counter() - started
+        episodes = Episodes(*(x[None] for x in episodes))
+        metrics = unpack_metrics(packed[None], self._names)
+        return Report(metrics, steps[None].astype(int), episodes, seconds)
+
+
+def _policy_functions(agent: Agent) -> tuple[PolicyAct, PolicyValue | None]:
+    with_dropout = getattr(agent.algorithm, "dropout_while_acting", False)
+
+    def act(observation, seed):
+        distribution, value = agent.policy.explore(observation, seed) if with_dropout else agent.policy(observation)
+        action = ops.sample(agent.action_space, distribution, seed)
+        return action, distribution.log_prob(action), value
+
+    def value(observation):
+        return agent.policy(observation).value
+
+    return act, value if agent.policy.has_value else None
+
+
+def _update(agent: Agent, rollout: Rollout, seed: tf.Tensor) -> Metrics:
+    agent.policy.reseed(seed)
+    metrics = agent.algorithm.update(agent.learner, rollout, seed)
+    agent.learner.update_observation_statistics(rollout)
+    return {**metrics, "learning_rate": agent.learner.learning_rate()}
+
+
+def _rollout_spec(agent: Agent, length: int | None, num_envs: int) -> Rollout:
+    spec = lambda dtype: tf.TensorSpec([length, num_envs], dtype)  # noqa: E731
+    action = ops.action_spec(agent.action_space, num_envs)
+    return Rollout(
+        observation=map_space(
+            lambda leaf: tf.TensorSpec([length, num_envs, *leaf.shape], tensor_dtype(leaf)),
+            agent.observation_space,
+        ),
+        action=tf.TensorSpec([length, *action.shape], action.dtype),
+        log_prob=spec(tf.float32),
+        value=spec(tf.float32),
+        reward=spec(tf.float32),
+        terminated=spec(tf.bool),
+        truncated=spec(tf.bool),
+        next_value=spec(tf.float32),
+        valid=spec(tf.bool),
     )
-    agent.model.stop_training = False
-    hooks.on_train_begin()
-    agent.history.epoch = epochs_before
-    solved = False
-    logs: dict[str, float] = {}
-    while agent.steps < steps and not solved and not agent.model.stop_training:
-        hooks.on_epoch_begin(epoch)
-        logs, solved = _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return)
-        if after_epoch is not None:
-            logs.update(after_epoch())
-        hooks.on_epoch_end(epoch, logs)
-        epoch += 1
-    hooks.on_train_end(logs)
-
-
-def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple[dict[str, float], bool]:
-    reports: list[Report] = []
-    started, steps_before, batch, solved = time.perf_counter(), agent.steps, 0, False
-    while batch < updates_per_epoch and agent.steps < steps and not solved and not agent.model.stop_training:
-        report = engine.run(min(engine.most_updates(steps - agent.steps), updates_per_epoch - batch))
-        reports.append(report)
-        for i in range(len(report.steps)):
-            hooks.on_train_batch_begin(batch)
-            _log_episodes(agent, report, i)
-            agent.updates += 1
-            hooks.on_train_batch_end(batch, {name: float(values[i]) for name, values in report.metrics.items()})
-            batch += 1
-        solved = stop_return is not None and len(agent.episodes) >= 100 and agent.episodes.mean_return() >= stop_return
-    seconds = time.perf_counter() - started
-    return _epoch_logs(agent, reports, seconds, agent.steps - steps_before), solved
-
-
-def _log_episodes(agent: Agent, report: Report, update: int) -> None:
-    ended = report.episodes.ended[update]  # [T, N]
-    time_index, _ = np.nonzero(ended)
-    per_row = report.steps[update] / len(ended)
-    at_step = agent.steps + np.ceil((time_index + 1) * per_row).astype(int)
-    agent.episodes.extend(
-        at_step, report.episodes.episode_return[update][ended], report.episodes.episode_length[update][ended]
-    )
-    agent.steps += int(report.steps[update])
-
-
-def _epoch_logs(agent: Agent, reports: list[Report], seconds: float, steps: int) -> dict[str, float]:
-    spent = {name: sum(report.seconds.get(name, 0.0) for report in reports) for name in reports[0].seconds}
-    metrics = {
-        name: float(np.mean(np.concatenate([report.metrics[name] for report in reports])))
-        for name in reports[0].metrics
-    }
-    return {
-        "steps": agent.steps,
-        "episode_return": agent.episodes.mean_return(),
-        "episode_length": agent.episodes.mean_length(),
-        "episodes": len(agent.episodes),
-        **metrics,
-        "steps_per_second": steps / seconds,
-        **{f"{name}_share": value / seconds for name, value in spent.items()},
-    }

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,43 @@ def test_standardised_advantages_do_not_depend_on_the_rewards_unit():
 
     np.testing.assert_allclose(scaled(1.0), scaled(100.0), rtol=1e-4)
     assert np.abs(scaled(1.0)).max() > 0.01
+
+
+def test_whole_episodes_have_monte_carlo_returns_up_to_the_end_of_the_task():
+    # Both episodes earn 1 a step, discount ½. The first terminates: returns 1.75, 1.5, 1. The second is cut by a time
+    # limit, after which V of the final observation, 4, stands for what would have followed: 1 + ½ · 4 = 3, then 2.5.
+    def episodes(learner):
+        last = np.array([[False, False], [False, True], [True, False]])
+        rollout = rollout_on(
+            learner, [[0, 0], [1, 1], [2, 0]], np.ones((3, 2)), np.ones((3, 2)), terminated=last & [True, False],
+            truncated=last & [False, True], valid=[[True, True], [True, True], [True, False]],
+        )  # fmt: skip
+        next_value = rollout.next_value.numpy()
+        next_value[1, 1] = 4.0
+        return rollout._replace(next_value=next_value)
+
+    values = np.array([0.5, -1.0, 2.0])
+    batch = A2C(rollout_length=None, discount=0.5).prepare(episodes(tabular_learner(np.zeros((3, 2)), values)))
+    np.testing.assert_allclose(batch.value_target[:, 0], [1.75, 1.5, 1.0])
+    np.testing.assert_allclose(batch.value_target[:2, 1], [2.5, 3.0])
+    np.testing.assert_allclose(batch.advantage[:, 0], [1.75, 1.5, 1.0] - values)
+    np.testing.assert_allclose(batch.advantage[:2, 1], [2.5, 3.0] - values[:2])
+
+
+def test_the_policy_gradients_figures_are_those_of_the_policys_loss_alone():
+    # As in the step by hand: the policy's gradient is (±0.125, ±0.25); the critic's and the entropy's do not count.
+    plain = A2C(discount=0.5, gae_lambda=1.0, value_coef=0.5, entropy_coef=0.3, max_gradient_norm=None)
+    measured = dataclasses.replace(plain, policy_gradient_metrics=True)
+    logits, values, metrics = updated(measured, np.zeros((2, 2)), [1.0, 2.0], two_steps)
+    gradient = np.array([0.125, -0.125, -0.25, 0.25])
+    assert metrics["policy_gradient_rms"] == pytest.approx(np.sqrt(np.mean(gradient**2)))
+    assert metrics["policy_gradient_max"] == pytest.approx(0.25)
+    assert metrics["policy_gradient_variance"] == pytest.approx(gradient.var())
+    assert metrics["advantage_mean"] == pytest.approx((0.5 - 1.0) / 2)
+    assert metrics["value_mean"] == pytest.approx((1.0 + 2.0) / 2)
+    assert metrics["value_target_mean"] == pytest.approx((1.5 + 1.0) / 2)
+
+    same_logits, same_values, fewer = updated(plain, np.zeros((2, 2)), [1.0, 2.0], two_steps)
+    np.testing.assert_array_equal(logits, same_logits)  # measuring changes nothing
+    np.testing.assert_array_equal(values, same_values)
+    assert not any(name.startswith("policy_gradient") for name in fewer)

@@ -67,3 +67,31 @@ def test_without_baseline_on_whole_episodes_it_is_reinforce():
 
 def test_the_default_baseline_is_the_critic():
     assert dataclasses.asdict(PolicyGradient())["baseline"] == "value"
+
+
+@pytest.mark.parametrize("baseline", ["none", "mean", "value"])
+def test_a_batch_of_one_environment_by_the_laboratorys_recipe(baseline):
+    """32 steps in a row with ends of episodes among them: Q backwards from V of the state after the last one."""
+
+    def steps(learner):
+        rng = np.random.default_rng(3)
+        state, action, terminated = rng.integers(0, 3, (32, 1)), rng.integers(0, 2, (32, 1)), rng.random((32, 1)) < 0.1
+        return rollout_on(learner, state, action, rng.normal(size=(32, 1)), terminated=terminated)
+
+    rollout = steps(tabular_learner(LOGITS, VALUES))
+    state, action, reward, terminated = (
+        field.numpy()[:, 0] for field in (rollout.observation, rollout.action, rollout.reward, rollout.terminated)
+    )
+    q, following = np.zeros(32), VALUES[0]  # the state after the last row is state 0
+    for step in reversed(range(32)):
+        q[step] = following = reward[step] + 0.99 * (1 - terminated[step]) * following
+    advantage = q - {"none": 0.0, "mean": q.mean(), "value": VALUES[state]}[baseline]
+    logits, values = LOGITS.copy(), VALUES.copy()
+    for step in range(32):
+        p = np.exp(LOGITS[state[step]]) / np.exp(LOGITS[state[step]]).sum()
+        logits[state[step]] += (np.eye(2)[action[step]] - p) * advantage[step] / 32
+        values[state[step]] += 0.5 * 2 * (q[step] - VALUES[state[step]]) / 32
+
+    ours = updated(PolicyGradient(baseline=baseline), LOGITS, VALUES, steps)
+    np.testing.assert_allclose(ours[0], logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours[1], values, rtol=1e-4, atol=1e-6)

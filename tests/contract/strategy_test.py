@@ -33,6 +33,8 @@ ALGORITHMS: dict[str, Any] = {
     "a2c": krl.A2C(rollout_length=5, max_gradient_norm=BOUND, normalize_advantage=True),
     "policy_gradient": krl.PolicyGradient(baseline="mean", rollout_length=8, max_gradient_norm=BOUND),
     "reinforce": krl.Reinforce(standardize_returns=True, max_gradient_norm=BOUND),
+    "reinforce by episode": krl.Reinforce(gradient_step_per="episode", max_gradient_norm=BOUND),
+    "cross_entropy": krl.CrossEntropy(elite_share=0.5, epochs=2),
 }
 
 
@@ -79,6 +81,8 @@ def assert_same_training(one, other):
         ("Pendulum-v1", "ppo", False, False, (2,)),
         ("CartPole-v1", "a2c", False, True, (2,)),
         ("CartPole-v1", "reinforce", False, False, (2,)),
+        ("CartPole-v1", "reinforce by episode", True, False, (2,)),
+        ("CartPole-v1", "cross_entropy", True, False, (2,)),
         ("Pendulum-v1", "policy_gradient", True, False, (4,)),
     ],
 )
@@ -93,10 +97,25 @@ def test_replicas_do_not_change_what_is_learned(env_id, name, in_graph, normaliz
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_replicas_do_not_change_what_is_learned_anywhere(env_id, name, in_graph):
-    normalized = name != "reinforce"
+    normalized = not name.startswith(("reinforce", "cross_entropy"))
     alone = train(env_id, name, in_graph, normalized, 0)
     for count in (1, 2, 4):
         assert_same_training(alone, train(env_id, name, in_graph, normalized, count))
+
+
+def test_dropout_draws_the_same_masks_on_every_number_of_replicas_where_steps_are_of_one_episode():
+    algorithm = krl.Reinforce(gradient_step_per="episode", dropout_while_acting=True, max_gradient_value=0.1)
+
+    def train(count):
+        return krl.fit_agent(
+            "CartPole-v1", algorithm, steps=800,
+            num_envs=NUM_ENVS, model=mlp_trunk((16,), dropout=0.5, seed=1), optimizer=keras.optimizers.Adam(1e-3),
+            strategy=replicas(count), jit_compile=False, verbose=0,
+        )  # fmt: skip
+
+    one, other = train(0), train(2)
+    for weight, same in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, same, rtol=1e-5, atol=1e-5)
 
 
 def test_without_the_same_environments_the_weights_are_others():

@@ -51,6 +51,63 @@ def test_every_observation_leads_to_a_policy_and_a_value(space):
     assert np.ptp(output.value) > 0  # the observation does arrive
 
 
+def test_heads_have_hidden_layers_of_their_own_on_a_shared_trunk():
+    trunk = mlp_trunk((16,), activation="relu")
+    model = actor_critic(VECTOR, spaces.Discrete(3), trunk=trunk, head_units=(8, 4))
+    shapes = sorted(tuple(weight.shape) for weight in model.trainable_variables if len(weight.shape) == 2)
+    assert shapes == sorted([(4, 16), (16, 8), (16, 8), (8, 4), (8, 4), (4, 3), (4, 1)])
+    policy = PolicyModel(model, VECTOR, spaces.Discrete(3))
+    with tf.GradientTape(persistent=True) as tape:
+        output = policy(tf.ones([2, 4]))
+    weights = model.trainable_variables
+    of_policy = {i for i, g in enumerate(tape.gradient(output.distribution.logits, weights)) if g is not None}
+    of_value = {i for i, g in enumerate(tape.gradient(output.value, weights)) if g is not None}
+    assert of_policy | of_value == set(range(len(weights)))
+    shared = {weights[i].path for i in of_policy & of_value}
+    assert shared == {weight.path for weight in trunk.trainable_variables}
+
+
+def test_hidden_layers_of_the_heads_start_apart_and_follow_the_seed():
+    def kernels(seed):
+        model = actor_critic(VECTOR, spaces.Discrete(2), trunk=mlp_trunk((16,)), head_units=(8,), seed=seed)
+        return [weight.numpy() for weight in model.trainable_variables if weight.shape == (16, 8)]
+
+    one, other = kernels(0)
+    assert np.abs(one - other).max() > 0.1
+    np.testing.assert_array_equal(one, kernels(0)[0])
+    assert np.abs(one - kernels(1)[0]).max() > 0.1
+
+
+def test_what_layers_draw_while_learning_follows_the_seed():
+    model = actor_critic(VECTOR, spaces.Discrete(2), trunk=mlp_trunk((16, 16), dropout=0.5))
+    policy = PolicyModel(model, VECTOR, spaces.Discrete(2))
+
+    @tf.function(autograph=False)
+    def logits(seed):
+        policy.reseed(seed)
+        return [policy(tf.ones([3, 4]), training=True).value for _ in range(2)]
+
+    first, second = logits(tf.constant([1, 2]))
+    assert np.abs(first - second).max() > 0  # new masks every time
+    again = logits(tf.constant([1, 2]))
+    np.testing.assert_array_equal(again, [first, second])
+    assert np.abs(logits(tf.constant([1, 3]))[0] - first).max() > 0
+    acting = [policy(tf.ones([3, 4])).value for _ in range(2)]
+    np.testing.assert_array_equal(*acting)  # without dropout
+
+
+def test_exploring_drops_by_its_seed_and_changes_nothing():
+    model = actor_critic(VECTOR, spaces.Discrete(2), trunk=mlp_trunk((16, 16), dropout=0.5))
+    policy = PolicyModel(model, VECTOR, spaces.Discrete(2))
+    before = [variable.numpy() for variable in model.variables]
+    values = [policy.explore(tf.ones([3, 4]), tf.constant(seed)).value.numpy() for seed in ([1, 2], [1, 2], [1, 3])]
+    np.testing.assert_array_equal(values[0], values[1])
+    assert np.abs(values[2] - values[0]).max() > 0
+    assert np.ptp(values[0]) > 0  # a mask for each row
+    for variable, same in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, same)
+
+
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")
 def test_keys_may_be_what_no_keras_layer_can_be_called():
     space = spaces.Dict({"policy": VECTOR, "my value/scaled": VECTOR, "7": spaces.Discrete(2)})

@@ -32,6 +32,7 @@ def gram(kernel: np.ndarray) -> np.ndarray:
         (mlp_trunk((32, 16)), (2, 3), 16),
         (nature_conv_trunk(), (84, 84, 4), 512),
         (nature_conv_trunk(features=64, width=0.5), (36, 36, 1), 64),
+        (nature_conv_trunk(features=None), (84, 84, 4), 7 * 7 * 64),
         (small_conv_trunk(), (8, 10, 3), 128),
     ],
 )

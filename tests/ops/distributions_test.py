@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from gymnasium import spaces
 from tensorflow_probability import distributions as tfd
@@ -227,3 +228,15 @@ def test_other_spaces_are_named_with_what_is_supported(space):
 def test_a_head_of_the_wrong_size_is_an_error():
     with pytest.raises(ValueError, match=r"parameters must be \[B, 3\] for Discrete\(3\), got shape \(8, 4\)"):
         ops.action_distribution(spaces.Discrete(3), tf.zeros([8, 4]))
+
+
+def test_epsilon_greedy_takes_any_action_with_probability_epsilon(variant):
+    values = tf.constant([[0.0, 3.0, 1.0, -1.0]] * 20_000)
+    draw = variant(lambda values, seed: ops.EpsilonGreedy(values, 0.4).sample(seed=seed))
+    counts = np.bincount(draw(values, tf.constant([1, 2])).numpy(), minlength=4)
+    assert scipy.stats.chisquare(counts, 20_000 * np.array([0.1, 0.7, 0.1, 0.1])).pvalue > 1e-4
+
+
+def test_the_mode_of_epsilon_greedy_is_the_best_action_even_when_every_action_is_as_probable(variant):
+    mode = variant(lambda values: ops.EpsilonGreedy(values, 1.0).mode())
+    assert mode(tf.constant([[0.0, 1.0], [2.0, 1.0]])).numpy().tolist() == [1, 0]

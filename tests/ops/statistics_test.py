@@ -54,6 +54,13 @@ def test_normalize_leaves_a_constant_at_0(variant):
     np.testing.assert_array_equal(variant(ops.normalize)(tf.fill([5], 3.0)), np.zeros(5))
 
 
+def test_normalize_takes_the_rounding_of_a_constants_mean_for_no_deviation(variant):
+    """One sample in seven counts: 7 · x / 7 need not be x to the last digit."""
+    for constant in np.random.default_rng(0).normal(size=50):
+        x, weight = tf.fill([7], np.float32(constant)), tf.constant([7.0] + [0.0] * 6)
+        np.testing.assert_array_equal(variant(ops.normalize)(x, weight), np.zeros(7))
+
+
 def test_normalize_leaves_out_what_has_no_weight(variant):
     x, weight = tf.constant([1.0, 3.0, 1000.0]), tf.constant([1.5, 1.5, 0.0])
     np.testing.assert_allclose(variant(ops.normalize)(x, weight)[:2], [-1.0, 1.0], rtol=1e-6)
@@ -157,3 +164,13 @@ def test_a_stray_dimension_is_an_error_and_not_a_broadcast():
         ops.merge_moments(flat, flat, one, stray, flat, one)
     with pytest.raises(ValueError, match=r"batch_count must have rank 0, got shape \(2,\)"):
         ops.merge_moments(flat, flat, one, flat, flat, flat)
+
+
+def test_gathering_puts_replicas_one_after_the_other(on_two_replicas):
+    x = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
+    for gathered in on_two_replicas(ops.gather_across_replicas, x):
+        assert gathered.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+def test_gathering_outside_of_replicas_is_nothing(variant):
+    assert variant(ops.gather_across_replicas)(tf.constant([1.0, 2.0])).numpy().tolist() == [1.0, 2.0]

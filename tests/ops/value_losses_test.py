@@ -8,7 +8,7 @@ Q = tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 NEXT_Q = tf.constant([[10.0, 30.0, 20.0], [10.0, 30.0, 20.0]])
 ACTION = tf.constant([2, 0])
 REWARD = tf.constant([1.0, 1.0])
-TERMINATED = tf.constant([False, True])
+DISCOUNT = tf.constant([0.5, 0.0])  # the second transition ended the task
 
 
 def gradients(loss, *inputs):
@@ -85,35 +85,46 @@ def test_huber_is_square_then_linear_and_its_gradient_is_the_clipped_error(varia
 
 
 def test_td_error_by_hand(variant):
-    # 1 + 30/2 - 3, and 1 - 4 where the task ended.
-    error = variant(ops.td_error)(Q, ACTION, REWARD, TERMINATED, NEXT_Q, discount=0.5)
+    error = variant(ops.td_error)(Q, ACTION, tf.constant([16.0, 1.0]))
     np.testing.assert_allclose(error, [13.0, -3.0])
 
 
 def test_td_error_only_moves_the_q_of_the_action(variant):
-    error = variant(lambda q, reward, next_q: ops.td_error(q, ACTION, reward, TERMINATED, next_q, discount=0.5))
-    by_q, by_reward, by_next_q = gradients(error, Q, REWARD, NEXT_Q)
+    by_q, by_target = gradients(variant(lambda q, target: ops.td_error(q, ACTION, target)), Q, REWARD)
     np.testing.assert_allclose(tf.convert_to_tensor(by_q), [[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
-    assert by_reward is None
-    assert by_next_q is None
+    assert by_target is None
+
+
+def test_q_target_is_the_reward_and_the_best_next_value_and_nothing_more_where_the_task_ended(variant):
+    np.testing.assert_allclose(variant(ops.q_target)(REWARD, DISCOUNT, NEXT_Q), [1 + 30 / 2, 1.0])
 
 
 def test_double_q_target_values_the_action_that_the_other_network_chooses(variant):
     online = tf.constant([[0.0, 1.0, 9.0], [0.0, 1.0, 9.0]])  # chooses 2, which the target network values at 20
-    target = variant(ops.double_q_target)(REWARD, TERMINATED, online, NEXT_Q, discount=0.5)
+    target = variant(ops.double_q_target)(REWARD, DISCOUNT, online, NEXT_Q)
     np.testing.assert_allclose(target, [11.0, 1.0])
 
 
 def test_double_q_target_of_one_network_is_the_target_of_q_learning(variant):
-    target = variant(ops.double_q_target)(REWARD, TERMINATED, NEXT_Q, NEXT_Q, discount=0.5)
-    q_of_action = tf.gather(Q, ACTION, batch_dims=1)
-    error = ops.td_error(Q, ACTION, REWARD, TERMINATED, NEXT_Q, discount=0.5)
-    np.testing.assert_allclose(target - q_of_action, error)
+    target = variant(ops.double_q_target)(REWARD, DISCOUNT, NEXT_Q, NEXT_Q)
+    np.testing.assert_allclose(target, ops.q_target(REWARD, DISCOUNT, NEXT_Q))
 
 
-def test_double_q_target_passes_no_gradient(variant):
-    target = variant(lambda online, target: ops.double_q_target(REWARD, TERMINATED, online, target, discount=0.5))
-    assert gradients(target, Q, NEXT_Q) == (None, None)
+def test_noise_makes_the_maximum_too_high_and_two_networks_do_not_share_their_noise(variant):
+    """Van Hasselt et al. 2016: every action is worth 0; estimates of it are off by independent noise."""
+    noise = np.random.default_rng(0).normal(size=(2, 20_000, 8)).astype(np.float32)
+    zeros, ones = tf.zeros([20_000]), tf.ones([20_000])
+    single = variant(ops.q_target)(zeros, ones, noise[0])
+    double = variant(ops.double_q_target)(zeros, ones, noise[0], noise[1])
+    assert abs(float(tf.reduce_mean(single)) - 1.42) < 0.02  # the expected largest of 8 standard normal numbers
+    assert abs(float(tf.reduce_mean(double))) < 0.02
+
+
+def test_targets_pass_no_gradient(variant):
+    single = variant(lambda reward, next_q: ops.q_target(reward, DISCOUNT, next_q))
+    assert gradients(single, REWARD, NEXT_Q) == (None, None)
+    double = variant(lambda online, target: ops.double_q_target(REWARD, DISCOUNT, online, target))
+    assert gradients(double, Q, NEXT_Q) == (None, None)
 
 
 def test_a_stray_dimension_is_an_error_and_not_a_broadcast():
@@ -126,19 +137,21 @@ def test_a_stray_dimension_is_an_error_and_not_a_broadcast():
         ops.value_loss(flat, flat, scale=tf.ones([2]))
     with pytest.raises(ValueError, match=r"same shape.*old_value \(2, 1\)"):
         ops.clipped_value_loss(flat, stray, flat, clip_epsilon=0.2)
-    with pytest.raises(ValueError, match=r"same shape.*reward \(2, 1\)"):
-        ops.td_error(Q, ACTION, stray, TERMINATED, NEXT_Q, discount=0.5)
-    with pytest.raises(ValueError, match=r"same shape.*q \(2, 3\), next_q \(2, 1\)"):
-        ops.td_error(Q, ACTION, REWARD, TERMINATED, stray, discount=0.5)
-    with pytest.raises(ValueError, match=r"reward \(3,\), next_value \(2,\)"):
-        ops.double_q_target(tf.zeros([3]), tf.zeros([3], tf.bool), Q, NEXT_Q, discount=0.5)
-    with pytest.raises(ValueError, match=r"reward must have rank 1, got shape \(2, 1\)"):
-        ops.double_q_target(stray, stray, Q, NEXT_Q, discount=0.5)
+    with pytest.raises(ValueError, match=r"same shape.*q_of_action \(2,\), target \(2, 1\)"):
+        ops.td_error(Q, ACTION, stray)
+    with pytest.raises(ValueError, match=r"action must have rank 1, got shape \(2, 1\)"):
+        ops.td_error(Q, tf.zeros([2, 1], tf.int32), flat)
+    with pytest.raises(ValueError, match=r"same shape.*reward \(2, 1\), discount \(2,\)"):
+        ops.q_target(stray, flat, NEXT_Q)
+    with pytest.raises(ValueError, match=r"same shape.*discount \(2, 1\)"):
+        ops.double_q_target(flat, stray, Q, NEXT_Q)
+    with pytest.raises(ValueError, match=r"next_q_online must have rank 2"):
+        ops.double_q_target(stray, stray, Q[:, :, None], NEXT_Q[:, :, None])
+    with pytest.raises(ValueError, match=r"same shape.*next_q_target \(2, 1\)"):
+        ops.double_q_target(flat, flat, Q, stray)
 
 
 def test_numbers_out_of_range_are_named():
-    with pytest.raises(ValueError, match="discount must be between 0 and 1, got 2"):
-        ops.td_error(Q, ACTION, REWARD, TERMINATED, NEXT_Q, discount=2)
     with pytest.raises(ValueError, match="delta must be greater than 0, got -1"):
         ops.huber(REWARD, delta=-1)
     with pytest.raises(ValueError, match="clip_epsilon must be greater than 0, got 0"):

@@ -1,4 +1,4 @@
-"""Keras' callbacks on a real training, and this package's own two."""
+"""Keras' callbacks on a real training, and this package's own."""
 
 import csv
 
@@ -126,6 +126,30 @@ def test_terminate_on_nan_ends_a_training_that_diverged(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all("Invalid loss, terminating training" in line for line in lines)  # Keras' own; verbose=0 adds none
+
+
+def test_a_stop_at_a_return_ends_training_after_the_first_epoch_above_the_bar():
+    stop = krl.StopAtReturn(monitor="episodes", value=0)
+    agent = fit(10_000, stop)
+    assert [count > 0 for count in agent.history.history["episodes"]] == [False] * (len(agent.history.epoch) - 1) + [
+        True
+    ]
+    assert stop.stopped_epoch == agent.history.epoch[-1]
+
+
+def test_to_reach_the_bar_is_not_to_pass_it():
+    stop = krl.StopAtReturn(value=180)
+    stop.set_model(keras.Sequential())
+    stop.on_epoch_end(3, {"eval_return": 180.0})
+    assert stop.stopped_epoch is None
+    stop.on_epoch_end(4, {"eval_return": 180.1})
+    assert stop.stopped_epoch == 4
+    assert stop.model.stop_training
+
+
+def test_a_stop_at_a_return_that_is_not_measured_is_an_error():
+    with pytest.raises(ValueError, match="StopAtReturn: monitor must be one of loss, steps, got 'eval_return'"):
+        krl.StopAtReturn(value=180).on_epoch_end(0, {"loss": 1.0, "steps": 20})
 
 
 def test_verbose_1_is_a_progress_bar_over_environment_steps(capsys):

@@ -13,8 +13,9 @@ from kerasrl_pg.algorithms import A2C, Reinforce
 from kerasrl_pg.envs.cartpole import CartPole
 from kerasrl_pg.envs.make import make_env
 from kerasrl_pg.models import actor_critic, mlp_trunk, small_conv_trunk
-from kerasrl_pg.training.engines import GraphEngine, VectorEngine, uses_xla
-from kerasrl_pg.training.on_policy import train_on_policy
+from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla
+from kerasrl_pg.training.loop import train
+from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
 
 
 def make_agent(observation_space, action_space, algorithm):
@@ -27,13 +28,13 @@ def make_agent(observation_space, action_space, algorithm):
 def graph_engine(algorithm=None, *, updates_per_call=4, jit_compile=False, num_envs=2):
     environment = CartPole(num_envs)
     agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C(rollout_length=5))
-    return GraphEngine(agent, environment, updates_per_call, jit_compile)
+    return GraphEngine(agent, OnPolicyProgram(agent, environment, jit_compile), updates_per_call, jit_compile)
 
 
 def vector_engine(env, algorithm=None, *, clip_reward=False):
     environment = make_env(env).make_evaluation(2)
     agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C(rollout_length=5))
-    return VectorEngine(agent, environment, clip_reward, jit_compile=False)
+    return OnPolicyEngine(agent, environment, clip_reward, jit_compile=False)
 
 
 def run(engine, updates):
@@ -46,7 +47,7 @@ def run(engine, updates):
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_training_traces_its_update_once_the_last_shorter_epoch_included(jit_compile):
     engine = graph_engine(jit_compile=jit_compile)
-    train_on_policy(engine.agent, engine, steps=91, updates_per_epoch=4)
+    train(engine.agent, engine, steps=91, updates_per_epoch=4)
     assert engine.agent.history.history["steps"] == [40, 80, 100]
     assert engine._iterate.experimental_get_tracing_count() == 1
 
@@ -118,9 +119,9 @@ def test_a_state_of_as_many_environments_is_gone_on_from_and_of_another_number_n
     engine = graph_engine()
     run(engine, 2)
     state = engine.agent.environment_state
-    again = GraphEngine(engine.agent, CartPole(2), 4, False)
+    again = GraphEngine(engine.agent, OnPolicyProgram(engine.agent, CartPole(2), False), 4, False)
     np.testing.assert_array_equal(again.carry.observation, engine.carry.observation)
-    more = GraphEngine(engine.agent, CartPole(3), 4, False)
+    more = GraphEngine(engine.agent, OnPolicyProgram(engine.agent, CartPole(3), False), 4, False)
     assert more.carry.episode_length.numpy().tolist() == [0, 0, 0]
     assert engine.agent.environment_state is state
 

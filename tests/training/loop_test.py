@@ -7,13 +7,14 @@ import keras
 import numpy as np
 import pytest
 
+from kerasrl_pg import training
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import A2C
 from kerasrl_pg.envs.cartpole import CartPole
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models import actor_critic, mlp_trunk
-from kerasrl_pg.training import train_on_policy
-from kerasrl_pg.training.engines import GraphEngine, VectorEngine
+from kerasrl_pg.training.graph_engine import GraphEngine
+from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
 
 UPDATES_PER_EPOCH = 4
 
@@ -24,9 +25,8 @@ def make_engine(num_envs=2):
     model = actor_critic(*spaces, trunk=mlp_trunk((8,), seed=1))
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)
-    return GraphEngine(
-        Agent(A2C(rollout_length=5), model, optimizer, *spaces), environment, UPDATES_PER_EPOCH, jit_compile=False
-    )
+    agent = Agent(A2C(rollout_length=5), model, optimizer, *spaces)
+    return GraphEngine(agent, OnPolicyProgram(agent, environment, False), UPDATES_PER_EPOCH, jit_compile=False)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def engine():
 
 def train(engine, steps, **arguments):
     """`steps` more environment steps; an update is 10."""
-    train_on_policy(
+    training.train(
         engine.agent, engine, steps=engine.agent.steps + steps, updates_per_epoch=UPDATES_PER_EPOCH, **arguments
     )
 
@@ -97,7 +97,7 @@ def test_a_callback_ends_training_through_the_model_and_the_next_training_runs_a
 
 def test_a_budget_that_is_used_up_already_trains_nothing(engine):
     before, weights = engine.agent.steps, engine.agent.model.get_weights()
-    train_on_policy(engine.agent, engine, steps=before, updates_per_epoch=4)
+    training.train(engine.agent, engine, steps=before, updates_per_epoch=4)
     assert engine.agent.steps == before
     for expected, weight in zip(weights, engine.agent.model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
@@ -124,8 +124,8 @@ def test_a_step_that_only_resets_is_no_step_of_the_budget():
     model = actor_critic(environment.observation_space, environment.action_space, trunk=mlp_trunk((8,)))
     optimizer = keras.optimizers.Adam(0.0)
     agent = Agent(A2C(rollout_length=5), model, optimizer, environment.observation_space, environment.action_space)
-    engine = VectorEngine(agent, environment, clip_reward=False, jit_compile=False)
-    train_on_policy(agent, engine, steps=400, updates_per_epoch=10)
+    engine = OnPolicyEngine(agent, environment, clip_reward=False, jit_compile=False)
+    training.train(agent, engine, steps=400, updates_per_epoch=10)
     resets = agent.updates * 10 - agent.steps
     assert 0 < resets <= len(agent.episodes)
     assert 400 <= agent.steps < 410

@@ -1,0 +1,195 @@
+"""What `fit_agent` puts together before it trains: settings, a model, an agent, an engine."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import seeding
+from kerasrl_pg.agent import Agent, learns_action_values, scope
+from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.envs.make import Environment, EnvLike
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.models.actor_critic import actor_critic, has_heads
+from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
+from kerasrl_pg.models.q_network import q_network
+from kerasrl_pg.presets import DEFAULTS, PRESETS
+from kerasrl_pg.settings import Preset, Settings
+from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla
+from kerasrl_pg.training.loop import Engine
+from kerasrl_pg.training.off_policy import OffPolicyEngine, OffPolicyProgram
+from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
+
+EPOCHS = 100
+"""Reporting intervals of a training whose `steps_per_epoch` is not given."""
+
+
+def check_numbers(
+    steps: int,
+    seeds: Sequence[int],
+    eval_episodes: int,
+    steps_per_epoch: int | None,
+    stop_return: float | None,
+    verbose: int,
+) -> None:
+    """Raise ValueError for a number that is out of its range."""
+    named = [("steps", steps, 1), *(("seed", seed, 0) for seed in seeds), ("eval_episodes", eval_episodes, 0)]
+    for name, value, least in named:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    if steps_per_epoch is not None and (not isinstance(steps_per_epoch, int) or steps_per_epoch < 1):
+        raise ValueError(f"steps_per_epoch must be a positive integer, got {steps_per_epoch!r}")
+    if stop_return is not None and (not isinstance(stop_return, numbers.Real) or math.isnan(stop_return)):
+        raise ValueError(f"stop_return must be a number or None, got {stop_return!r}")
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+
+
+def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None]:
+    """The algorithm's name and the preset that `algorithm` means on `env`, where it is a name."""
+    if not isinstance(algorithm, str):
+        is_algorithm = callable(getattr(algorithm, "update", None)) and not isinstance(algorithm, type)
+        if not is_algorithm and not isinstance(algorithm, Agent):
+            raise TypeError(f"algorithm must be a name, an algorithm such as PPO(), or an Agent, got {algorithm!r}")
+        return None, None
+    env_id = env if isinstance(env, str) else None
+    if algorithm in PRESETS:
+        preset = PRESETS[algorithm]
+        if env_id is not None and env_id != preset.env:
+            raise ValueError(f"preset {algorithm!r} is for {preset.env}, not for {env_id}")
+        return preset.algorithm, preset
+    if algorithm not in ALGORITHMS:
+        close = difflib.get_close_matches(algorithm, [*ALGORITHMS, *PRESETS], n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        raise ValueError(f"unknown algorithm {algorithm!r}{hint} Known: {', '.join(ALGORITHMS)}")
+    found = [preset for preset in PRESETS.values() if (preset.env, preset.algorithm) == (env_id, algorithm)]
+    return algorithm, found[0] if found else None
+
+
+def settings_of(algorithm: Any, name: str | None, preset: Preset | None, steps: int, num_envs: int) -> Settings:
+    """From `find_preset`'s answer, or from the defaults that go with an algorithm."""
+    if preset is not None:
+        return preset.build(steps, num_envs)
+    if name is not None:
+        return DEFAULTS[name]()
+    names = {cls: name for name, cls in ALGORITHMS.items()}
+    default = DEFAULTS[names.get(type(algorithm), "ppo")]()
+    return Settings(algorithm=algorithm, optimizer=default.optimizer, model=default.model)
+
+
+def new_agent(
+    settings: Settings,
+    model: keras.Model | None,
+    optimizer: keras.optimizers.Optimizer | None,
+    training: Any,
+    environment: Environment,
+    seed: int,
+    strategy: tf.distribute.Strategy | None,
+    mixed_precision: str | None,
+) -> Agent:
+    """An agent that has not learned yet; `model` and `optimizer` are the user's, or None for those of `settings`."""
+    model_seed = seeding.integers(seed, 1)[0]
+    spaces = training.observation_space, training.action_space
+    with scope(strategy):
+        if model is None:
+            with _precision(mixed_precision or settings.mixed_precision):
+                model = settings.model(*spaces, seed=model_seed)
+        elif mixed_precision is not None:
+            raise ValueError("mixed_precision is for models built here: your model's dtype policies decide for it")
+        else:
+            model = _own_model(model, settings, spaces, model_seed, strategy)
+        optimizer = settings.optimizer if optimizer is None else optimizer
+        _check_learning_rate(optimizer)
+        # A fresh optimizer of the same settings, made under the strategy's scope.
+        optimizer = type(optimizer).from_config(optimizer.get_config())
+        optimizer.build(model.trainable_variables)
+    return Agent(settings.algorithm, model, optimizer, *spaces, environment=environment, seed=seed, strategy=strategy)
+
+
+def _own_model(
+    model: Any, settings: Settings, spaces: tuple, seed: int, strategy: tf.distribute.Strategy | None
+) -> keras.Model:
+    """A user's model: heads are added to a trunk; under a strategy its variables are made anew."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a keras.Model, got {model!r}")
+    if strategy is not None:
+        weights = model.get_weights()
+        model = keras.models.clone_model(model)
+        model.set_weights(weights)
+    if has_heads(model, spaces[0]):
+        return model
+    build = q_network if learns_action_values(settings.algorithm) else actor_critic
+    return build(*spaces, trunk=model, seed=seed)
+
+
+def _precision(name: str | None):
+    """A context in which models are built in this precision."""
+    if name == "auto":
+        name = "bfloat16" if has_fast_bfloat16() else None
+    if name not in (None, "float32", "bfloat16"):
+        raise ValueError(f'mixed_precision must be None, "auto", "bfloat16" or "float32", got {name!r}')
+    return dtype_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
+
+
+def _check_learning_rate(optimizer: Any) -> None:
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(f"optimizer must be a keras.optimizers.Optimizer, got {optimizer!r}")
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    if not rate >= 0 or math.isinf(rate):
+        raise ValueError(f"the optimizer's learning_rate must be a number of at least 0, got {rate}")
+
+
+def updates_of_epoch(agent: Agent, num_envs: int, steps: int, steps_per_epoch: int | None) -> int:
+    """Updates in a reporting interval: by default a hundredth of a training; one where episodes are whole."""
+    length = agent.algorithm.rollout_length
+    if length is None and steps_per_epoch is None:
+        return 1
+    steps_per_update = num_envs * (length or 1) * agent.learner.num_workers
+    if steps_per_epoch is not None:
+        return max(1, round(steps_per_epoch / steps_per_update))
+    return max(1, math.ceil(steps / steps_per_update) // EPOCHS)
+
+
+def make_engine(
+    agent: Agent, training: Any, environment: Environment, updates_per_epoch: int, jit_compile: bool | None
+) -> Engine:
+    """What runs an agent's updates in `training`, the environments to learn from."""
+    if jit_compile is None:
+        jit_compile = uses_xla(agent.model)
+    off_policy = learns_action_values(agent.algorithm)
+    if not isinstance(training, VectorAdapter):
+        program: Any = (
+            OffPolicyProgram(agent, training) if off_policy else OnPolicyProgram(agent, training, jit_compile)
+        )
+        updates_per_call = updates_per_epoch if agent.algorithm.rollout_length else 1
+        return GraphEngine(agent, program, updates_per_call, jit_compile)
+    if off_policy:
+        return OffPolicyEngine(agent, training, environment.clip_reward, environment.stack, jit_compile)
+    return OnPolicyEngine(agent, training, environment.clip_reward, jit_compile)
+
+
+def evaluation(
+    agent: Agent, environment: Environment, *, episodes: int, seed: int, sample: bool
+) -> Callable[[], dict[str, float]] | None:
+    """Plays episodes and returns figures for the log; None for no episodes.
+
+    Raises:
+        ValueError: the environment's spaces are not the agent's.
+    """
+    if not episodes:
+        return None
+    probe = environment.make_evaluation(1)
+    agent.check_spaces(probe)
+    probe.close()
+
+    def evaluate() -> dict[str, float]:
+        result = agent.evaluate(episodes=episodes, seed=seed, env=environment, sample=sample)
+        return {"eval_return": result.mean, "eval_length": float(result.lengths.mean())}
+
+    return evaluate

@@ -1,0 +1,108 @@
+"""What both replays ask before they take memory: sensible settings, room for one transition, memory that is there."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+
+GIB = 2**30
+MEMORY_INFORMATION = pathlib.Path("/proc/meminfo")
+
+
+def check_settings(*, num_envs: int, capacity: int, n_step: int, discount: float, slots_needed: int) -> None:
+    """Raise for settings that no replay can have.
+
+    Args:
+        num_envs: N.
+        capacity: observations of all environments together.
+        n_step: environment steps that a transition spans.
+        discount: γ, per environment step.
+        slots_needed: observations of one environment without which no transition would ever be whole.
+
+    Raises:
+        ValueError: a number that is out of range, or a capacity that is too small; it says what would do.
+
+    Example:
+        >>> check_settings(num_envs=8, capacity=16, n_step=3, discount=0.99, slots_needed=5)
+        Traceback (most recent call last):
+        ...
+        ValueError: a capacity of 16 is 2 observations for each of 8 environments; n_step=3 needs 5: at least 40 in all
+    """
+    for name, value in (("num_envs", num_envs), ("capacity", capacity), ("n_step", n_step)):
+        check_positive(name, value)
+    if not (math.isfinite(discount) and 0.0 <= discount <= 1.0):
+        raise ValueError(f"discount must be between 0 and 1, got {discount!r}")
+    if capacity // num_envs < slots_needed:
+        raise ValueError(
+            f"a capacity of {capacity} is {capacity // num_envs} observations for each of {num_envs} environments; "
+            f"n_step={n_step} needs {slots_needed}: at least {slots_needed * num_envs} in all"
+        )
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raise ValueError unless `value` is an integer of at least 1.
+
+    Example:
+        >>> check_positive("capacity", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: capacity must be an integer of at least 1, got 0
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_priorities(exponent: float, offset: float) -> None:
+    """Raise ValueError unless priorities (|δ| + offset)^exponent are positive and grow with |δ|, at most like it.
+
+    Example:
+        >>> check_priorities(exponent=0.6, offset=0.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: offset must be a positive number, got 0.0
+    """
+    if not 0.0 <= exponent <= 1.0:
+        raise ValueError(f"exponent must be between 0 and 1, got {exponent!r}")
+    if not 0.0 < offset < math.inf:
+        raise ValueError(f"offset must be a positive number, got {offset!r}")
+
+
+def check_memory(nbytes: int, capacity: int, advice: str) -> None:
+    """Print what a large replay takes, and raise before the machine begins to swap or to end processes.
+
+    Args:
+        nbytes: what will be taken, once the replay is full.
+        capacity: observations that this is for.
+        advice: what else the user can do about it.
+
+    Raises:
+        MemoryError: more than the machine has available. Where that is unknown (not Linux) nothing is checked.
+
+    Example:
+        >>> check_memory(7 * GIB, capacity=1_000_000, advice="store each frame once: stack=4")  # doctest: +SKIP
+        replay: 7.0 GiB once its 1,000,000 places are full
+    """
+    available = available_memory()
+    if available is not None and nbytes > available:
+        raise MemoryError(
+            f"a replay of capacity {capacity:,} takes {nbytes / GIB:.1f} GiB, and {available / GIB:.1f} GiB of memory "
+            f"are available: lower capacity{advice and f', or {advice}'}"
+        )
+    if nbytes > GIB:
+        print(f"replay: {nbytes / GIB:.1f} GiB once its {capacity:,} places are full")
+
+
+def available_memory() -> int | None:
+    """Bytes that Linux says can be had without swapping; None elsewhere.
+
+    Example:
+        >>> bytes_available = available_memory()
+        >>> bytes_available is None or bytes_available > 0
+        True
+    """
+    if not MEMORY_INFORMATION.exists():
+        return None
+    for line in MEMORY_INFORMATION.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,249 @@
+"""The same training over many seeds, compiled once; and many such trainings side by side."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import scipy.stats
+
+from kerasrl_pg.agent import Agent
+from kerasrl_pg.building import (
+    check_numbers,
+    evaluation,
+    find_preset,
+    make_engine,
+    new_agent,
+    settings_of,
+    updates_of_epoch,
+)
+from kerasrl_pg.envs.make import EnvLike, Protocol, make_env
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.episode_log import EpisodeLog
+from kerasrl_pg.seeding import integers
+from kerasrl_pg.training.loop import train
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedRun:
+    """One training of `fit_seeds`."""
+
+    seed: int
+    history: dict[str, list[float]]
+    """As in Keras' History: one entry per epoch."""
+    episodes: EpisodeLog
+    """Every episode of the training."""
+    weights: list[np.ndarray]
+    """Of the model, at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A statistic of the seeds and its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedRuns:
+    """What `fit_seeds` returns: the trainings, and statistics over them."""
+
+    runs: tuple[SeedRun, ...]
+    agent: Agent
+    """The agent that all were trained with, as the last training left it."""
+
+    def agent_of(self, seed: int) -> Agent:
+        """The agent with the weights, the history and the episodes of one seed.
+
+        Raises:
+            ValueError: a seed that was not trained.
+        """
+        found = [run for run in self.runs if run.seed == seed]
+        if not found:
+            raise ValueError(f"seed must be one of {[run.seed for run in self.runs]}, got {seed!r}")
+        self.agent.model.set_weights(found[0].weights)
+        self.agent.history.history, self.agent.episodes = found[0].history, found[0].episodes
+        return self.agent
+
+    def curve(self, name: str = "episode_return") -> tuple[np.ndarray, np.ndarray]:
+        """A column of the histories: environment steps [E] and values [seeds, E], up to the shortest training.
+
+        Raises:
+            ValueError: the histories have no such column.
+        """
+        known = self.runs[0].history
+        if name not in known:
+            raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
+        epochs = min(len(run.history[name]) for run in self.runs)
+        return np.array(known["steps"][:epochs]), np.array([run.history[name][:epochs] for run in self.runs])
+
+    def mean(self, name: str = "episode_return") -> np.ndarray:
+        """[E] the mean over the seeds."""
+        return self.curve(name)[1].mean(axis=0)
+
+    def std(self, name: str = "episode_return") -> np.ndarray:
+        """[E] the standard deviation over the seeds (population)."""
+        return self.curve(name)[1].std(axis=0)
+
+    def interquartile_mean(self, name: str = "episode_return", *, confidence: float = 0.95) -> Interval:
+        """The mean of the middle half of the seeds' last values, with its percentile bootstrap interval.
+
+        Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
+        (arXiv:2108.13264).
+        """
+        last = np.array([run.history[name][-1] for run in self.runs])
+        value = float(_middle_mean(last))
+        if len(last) == 1 or np.ptp(last) == 0:
+            return Interval(value, value, value)
+        found = scipy.stats.bootstrap((last,), _middle_mean, confidence_level=confidence, method="percentile", rng=0)
+        return Interval(value, float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+    def to_csv(self, path: str | os.PathLike) -> None:
+        """Write all histories: one row per seed and epoch, the seed in the first column."""
+        names = list(self.runs[0].history)
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["seed", *names])
+            for run in self.runs:
+                writer.writerows(zip([run.seed] * len(run.history["steps"]), *run.history.values(), strict=True))
+
+
+def fit_seeds(
+    env: EnvLike,
+    algorithm: Any = "ppo",
+    *,
+    seeds: int | Sequence[int] = 10,
+    steps: int,
+    num_envs: int | None = None,
+    model: Callable[..., keras.Model] | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None,
+    stop_return: float | None = None,
+    mixed_precision: str | None = None,
+    eval_episodes: int = 0,
+    eval_sample: bool = False,
+    steps_per_epoch: int | None = None,
+    in_graph: bool = True,
+    jit_compile: bool | None = None,
+    protocol: Protocol | None = None,
+    env_options: Mapping[str, Any] | None = None,
+    verbose: int = 1,
+) -> SeedRuns:
+    """Train the same thing with several seeds. What is compiled is compiled once.
+
+    Each training is the one that `fit_agent` would do with that seed.
+
+    Args:
+        env: as in `fit_agent`.
+        algorithm: a name, the name of a preset, or an algorithm.
+        seeds: how many, from 0; or which.
+        steps: environment steps of each training.
+        num_envs: as in `fit_agent`.
+        model: builds a model, `build(observation_space, action_space, seed=...)`; None for the algorithm's own.
+        optimizer: as in `fit_agent`.
+        callbacks: from a seed to the callbacks of its training.
+        stop_return: as in `fit_agent`.
+        mixed_precision: as in `fit_agent`.
+        eval_episodes: as in `fit_agent`.
+        eval_sample: as in `fit_agent`.
+        steps_per_epoch: as in `fit_agent`.
+        in_graph: as in `fit_agent`.
+        jit_compile: as in `fit_agent`.
+        protocol: as in `fit_agent`.
+        env_options: as in `fit_agent`.
+        verbose: 0 silent, 1 a line per seed.
+
+    Returns:
+        `SeedRuns`.
+
+    Raises:
+        ValueError: as `fit_agent` does; or there is no seed, or one twice.
+        TypeError: as `fit_agent` does.
+
+    Example:
+        >>> runs = fit_seeds("CartPole-v1", "a2c", seeds=2, steps=512, verbose=0)
+        >>> steps, returns = runs.curve("episode_return")
+        >>> returns.shape
+        (2, 2)
+    """
+    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")
+    check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
+    name, preset = find_preset(env, algorithm)
+    if isinstance(algorithm, Agent):
+        raise TypeError("fit_seeds begins anew with every seed: it takes an algorithm or a name, not an Agent")
+    if preset is not None:
+        num_envs = preset.num_envs if num_envs is None else num_envs
+        env_options = preset.env_options if env_options is None else env_options
+    environment = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
+    training = environment.make_training()
+    settings = settings_of(algorithm, name, preset, steps, training.num_envs)
+    if model is not None:
+        settings = dataclasses.replace(settings, model=model)
+    agent = new_agent(settings, None, optimizer, training, environment, chosen[0], None, mixed_precision)
+    updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
+    engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
+    fresh_optimizer = [np.array(variable) for variable in agent.optimizer.variables]
+    runs = []
+    try:
+        for seed in chosen:
+            built = settings.model(agent.observation_space, agent.action_space, seed=integers(seed, 1)[0])
+            agent.restart(seed, built.get_weights(), fresh_optimizer)
+            engine.restart()
+            train(
+                agent,
+                engine,
+                steps=steps,
+                updates_per_epoch=updates_per_epoch,
+                callbacks=() if callbacks is None else callbacks(seed),
+                stop_return=stop_return,
+                after_epoch=evaluation(agent, environment, episodes=eval_episodes, seed=seed, sample=eval_sample),
+            )
+            runs.append(SeedRun(seed, agent.history.history, agent.episodes, agent.model.get_weights()))
+            if verbose:
+                print(f"seed {seed}: episode_return {agent.episodes.mean_return():.4g} after {agent.steps} steps")
+    finally:
+        if isinstance(training, VectorAdapter):
+            training.close()
+    return SeedRuns(tuple(runs), agent)
+
+
+def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> dict[str, SeedRuns]:
+    """`fit_seeds` of several algorithms or settings, by name: a comparison, or a sweep over one hyperparameter.
+
+    Args:
+        env: as in `fit_agent`.
+        algorithms: what to call it, to an algorithm, a name or the name of a preset.
+        **arguments: those of `fit_seeds`, the same for all.
+
+    Returns:
+        The runs by name; `plot_seeds` draws them in one figure.
+
+    Raises:
+        ValueError: there is none; or as `fit_seeds` does.
+
+    Example:
+        >>> from kerasrl_pg.algorithms import A2C
+        >>> coefs = {f"entropy_coef {coef}": A2C(entropy_coef=coef) for coef in (0.0, 0.1)}
+        >>> runs = fit_sweep("CartPole-v1", coefs, seeds=2, steps=512, verbose=0)
+        >>> [len(each.runs) for each in runs.values()]
+        [2, 2]
+    """
+    if not algorithms:
+        raise ValueError("algorithms must name at least one")
+    return {name: fit_seeds(env, algorithm, **arguments) for name, algorithm in algorithms.items()}
+
+
+def _middle_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    return scipy.stats.trim_mean(values, 0.25, axis=axis)

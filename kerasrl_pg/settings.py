@@ -1,0 +1,53 @@
+"""What a preset is made of: settings for one environment under a name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from kerasrl_pg.models import default_model
+
+ModelBuilder = Callable[..., keras.Model]
+"""`build(observation_space, action_space, seed=...) -> keras.Model`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that `fit_agent` needs besides the environment."""
+
+    algorithm: Any
+    """An algorithm."""
+    optimizer: keras.optimizers.Optimizer
+    """Its optimizer."""
+    model: ModelBuilder = default_model
+    """Builds the model from the spaces."""
+    mixed_precision: str | None = None
+    """See `fit_agent`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings for one environment under a name."""
+
+    env: str
+    """Gymnasium id."""
+    algorithm: str
+    """Name of the algorithm."""
+    num_envs: int
+    """Environments side by side."""
+    steps: int
+    """Environment steps that it was tuned for."""
+    build: Callable[[int, int], Settings]
+    """From `(steps, num_envs)` to settings: schedules end where the training does."""
+    source: str
+    """Where the settings come from."""
+    env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Keyword arguments with which the environment is made."""
+
+
+def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimizer:
+    """Adam with the epsilon of OpenAI's baselines."""
+    return keras.optimizers.Adam(learning_rate, epsilon=epsilon)

@@ -1,0 +1,125 @@
+"""The loop: collect, update, tell the callbacks, until the budget is used or the task is solved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from kerasrl_pg.agent import Agent
+from kerasrl_pg.training.graph_engine import Report
+
+
+class Engine(Protocol):
+    """Runs updates: of graph environments as one program, or around a Python loop."""
+
+    def restart(self) -> None:
+        """Begin where the agent stands."""
+        ...
+
+    def most_updates(self, steps: int) -> int:
+        """How many updates one `run` may do where `steps` environment steps are left."""
+        ...
+
+    def run(self, updates: int) -> Report:
+        """The next updates, as many as were asked for or fewer."""
+        ...
+
+
+def train(
+    agent: Agent,
+    engine: Engine,
+    *,
+    steps: int,
+    updates_per_epoch: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    stop_return: float | None = None,
+    after_epoch: Callable[[], dict[str, float]] | None = None,
+) -> None:
+    """Train until `agent.steps` reaches `steps`.
+
+    An *epoch* is one reporting interval and a *batch* one update; callbacks see both. The history, which is the
+    agent's, gets one entry per epoch.
+
+    Args:
+        agent: it is changed in place.
+        engine: runs updates.
+        steps: environment steps since the agent was made, all environments together; the last update may overshoot.
+        updates_per_epoch: length of the reporting interval.
+        callbacks: Keras callbacks; `model.stop_training` ends the loop.
+        stop_return: end once the mean return of the last 100 episodes is at least this.
+        after_epoch: more figures for the log of each epoch.
+    """
+    epoch = agent.history.epoch[-1] + 1 if agent.history.epoch else 0
+    epochs_before = list(agent.history.epoch)
+    hooks = keras.callbacks.CallbackList(
+        [agent.history, *callbacks],
+        model=agent.model,
+        steps=updates_per_epoch,
+        verbose=0,
+        run=agent.describe(),  # `history.params["run"]`: the environment's protocol, the algorithm's settings
+    )
+    agent.model.stop_training = False
+    hooks.on_train_begin()
+    agent.history.epoch = epochs_before
+    solved = False
+    logs: dict[str, float] = {}
+    while agent.steps < steps and not solved and not agent.model.stop_training:
+        hooks.on_epoch_begin(epoch)
+        logs, solved = _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return)
+        if after_epoch is not None:
+            logs.update(after_epoch())
+        hooks.on_epoch_end(epoch, logs)
+        epoch += 1
+    hooks.on_train_end(logs)
+
+
+def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple[dict[str, float], bool]:
+    reports: list[Report] = []
+    started, steps_before, batch, solved = time.perf_counter(), agent.steps, 0, False
+    while batch < updates_per_epoch and agent.steps < steps and not solved and not agent.model.stop_training:
+        report = engine.run(min(engine.most_updates(steps - agent.steps), updates_per_epoch - batch))
+        reports.append(report)
+        for i in range(len(report.steps)):
+            hooks.on_train_batch_begin(batch)
+            _log_episodes(agent, report, i)
+            agent.updates += 1
+            metrics = report.metrics if report.learning else {}
+            hooks.on_train_batch_end(batch, {name: float(values[i]) for name, values in metrics.items()})
+            batch += 1
+        solved = stop_return is not None and len(agent.episodes) >= 100 and agent.episodes.mean_return() >= stop_return
+    seconds = time.perf_counter() - started
+    return _epoch_logs(agent, reports, seconds, agent.steps - steps_before), solved
+
+
+def _log_episodes(agent: Agent, report: Report, update: int) -> None:
+    ended = report.episodes.ended[update]  # [T, N]
+    time_index, _ = np.nonzero(ended)
+    per_row = report.steps[update] / len(ended)
+    at_step = agent.steps + np.ceil((time_index + 1) * per_row).astype(int)
+    agent.episodes.extend(
+        at_step, report.episodes.episode_return[update][ended], report.episodes.episode_length[update][ended]
+    )
+    agent.steps += int(report.steps[update])
+
+
+def _epoch_logs(agent: Agent, reports: list[Report], seconds: float, steps: int) -> dict[str, float]:
+    spent = {name: sum(report.seconds.get(name, 0.0) for report in reports) for name in reports[0].seconds}
+    learned = [report.metrics for report in reports if report.learning]
+    metrics = {
+        name: float(np.mean(np.concatenate([metrics[name] for metrics in learned]))) if learned else math.nan
+        for name in reports[0].metrics
+    }
+    return {
+        "steps": agent.steps,
+        "episode_return": agent.episodes.mean_return(),
+        "episode_length": agent.episodes.mean_length(),
+        "episodes": len(agent.episodes),
+        **metrics,
+        "steps_per_second": steps / seconds,
+        **{f"{name}_share": value / seconds for name, value in spent.items()},
+    }
