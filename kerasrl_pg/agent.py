@@ -33,7 +33,7 @@ from kerasrl_pg.saving import (
     settings_to_json,
     whole_agent,
 )
-from kerasrl_pg.spaces import as_batch, map_space, space_from_json, space_to_json, tensor_dtype
+from kerasrl_pg.spaces import as_batch, map_observation, map_space, space_from_json, space_to_json, tensor_dtype
 
 
 class Agent:
@@ -162,11 +162,13 @@ class Agent:
             raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
         environment = made.make_evaluation(episodes)
         base, draws = seeding.make_seed(seed), itertools.count()
+        # The trace itself: half the time of finding it anew at every step.
+        chosen = (self._sampled if sample else self._greedy).get_concrete_function()
 
         def act(observation):
-            if sample:
-                return self._sampled(observation, base, tf.constant(next(draws))).numpy()
-            return self._greedy(observation).numpy()
+            observation = map_observation(tf.constant, observation)
+            draw = (base, tf.constant(next(draws))) if sample else ()
+            return chosen(observation, *draw).numpy()
 
         try:
             self.check_spaces(environment)

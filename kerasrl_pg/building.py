@@ -68,7 +68,11 @@ def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None
         close = difflib.get_close_matches(algorithm, [*ALGORITHMS, *PRESETS], n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise ValueError(f"unknown algorithm {algorithm!r}{hint} Known: {', '.join(ALGORITHMS)}")
-    found = [preset for preset in PRESETS.values() if (preset.env, preset.algorithm) == (env_id, algorithm)]
+    found = [
+        preset
+        for preset in PRESETS.values()
+        if (preset.env, preset.algorithm) == (env_id, algorithm) and not preset.only_by_name
+    ]
     return algorithm, found[0] if found else None
 
 

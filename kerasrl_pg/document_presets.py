@@ -145,6 +145,7 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         steps=10_000,
         build=_lab("value"),
         source=LAB,
+        only_by_name=True,
     ),
     "lab-baselined-policy-gradient": Preset(
         env="CartPole-v1",
@@ -153,6 +154,7 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         steps=10_000,
         build=_lab("mean"),
         source=LAB,
+        only_by_name=True,
     ),
     "lab-policy-gradient": Preset(
         env="CartPole-v1",
@@ -161,6 +163,7 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         steps=10_000,
         build=_lab("none"),
         source=LAB,
+        only_by_name=True,
     ),
     "pong-a2c": Preset(
         env="ALE/Pong-v5",
@@ -182,7 +185,7 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         env="CartPole-v1",
         algorithm="reinforce",
         num_envs=1,
-        steps=200_000,
+        steps=250_000,
         build=_cartpole_dropout,
         source=TUTORIAL,
     ),
@@ -192,7 +195,9 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         num_envs=1,
         steps=500_000,
         build=_cartpole_actor_critic,
-        source=f"{TUTORIAL}; episodes of up to 500 steps instead of 300",
+        source=TUTORIAL,
+        only_by_name=True,
+        env_options={"max_episode_steps": 300},
     ),
 }
 """Every document's settings by name. Named by environment and algorithm only, others come first where there are any."""

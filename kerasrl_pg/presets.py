@@ -15,6 +15,7 @@ from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradie
 from kerasrl_pg.document_presets import DOCUMENT_PRESETS
 from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk, q_network
 from kerasrl_pg.settings import Preset, Settings, adam
+from kerasrl_pg.value_presets import VALUE_PRESETS
 
 
 def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO | A2C) -> PolynomialDecay:
@@ -183,6 +184,7 @@ PRESETS: dict[str, Preset] = {
         source="Stable-Baselines3 zoo, ppo.yml, atari, without the annealing",
     ),
     **DOCUMENT_PRESETS,
+    **VALUE_PRESETS,
 }
 """Every preset by its name; the first of an environment and algorithm is what `fit_agent(env, algorithm)` takes."""
 

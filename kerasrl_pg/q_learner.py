@@ -51,6 +51,9 @@ class QLearner:
 
         Returns:
             The loss's metrics, averaged over all replicas, and the errors [B] of this worker's transitions.
+
+        Raises:
+            ValueError: the replicas do not divide B.
         """
         policy, strategy = self.learner.policy, self.learner.strategy
         target = policy if self.target is None else self.target
@@ -64,6 +67,9 @@ class QLearner:
 
         if strategy is None:
             return own_step(transitions)
+        batch_size, local = transitions.action.shape[0], self.learner.num_replicas // self.learner.num_workers
+        if batch_size % local:
+            raise ValueError(f"batch_size must be a multiple of the {local} replicas of a process, got {batch_size}")
         metrics, error = strategy.run(own_step, args=(transitions,))
         means = {
             name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for name, value in metrics.items()

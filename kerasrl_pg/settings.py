@@ -44,6 +44,8 @@ class Preset:
     """From `(steps, num_envs)` to settings: schedules end where the training does."""
     source: str
     """Where the settings come from."""
+    only_by_name: bool = False
+    """True if the name of the algorithm alone does not mean this preset."""
     env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments with which the environment is made."""
 

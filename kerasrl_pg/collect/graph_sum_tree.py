@@ -66,12 +66,17 @@ def draw_places(tree: Tree, batch_size: int, seed: tf.Tensor) -> tf.Tensor:
         >>> draw_places(tree, 3, tf.constant([0, 0])).numpy().tolist()
         [1, 1, 1]
     """
-    depth = len(tree) - 1
-    bits = tf.random.stateless_uniform([depth, batch_size], seed, None, None, tf.int32, alg="philox")
+    bits = tf.random.stateless_uniform([len(tree) - 1, batch_size], seed, None, None, tf.int32, alg="philox")
     # Integers, since TensorFlow's uniform floats are others compiled than not; 24 bits, what float32 holds exactly.
-    uniform = tf.cast(tf.bitwise.bitwise_and(bits, 0xFFFFFF), tf.float32) * 2.0**-24  # [depth, B], below 1
-    node = tf.zeros([batch_size], tf.int32)
-    for level, share in zip(reversed(tree[:-1]), tf.unstack(uniform), strict=True):
+    shares = tf.cast(tf.bitwise.bitwise_and(bits, 0xFFFFFF), tf.float32) * 2.0**-24  # [depth, B], below 1
+    root = tf.zeros([batch_size], tf.int32)
+    # Without this branch XLA would compute the whole path anew for every use that is made of the places.
+    return tf.cond(tree[-1][0] > 0, lambda: _descend(tree, root, shares), lambda: root)
+
+
+def _descend(tree: Tree, node: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+    """[B] leaves below the root."""
+    for level, share in zip(reversed(tree[:-1]), tf.unstack(shares), strict=True):
         sums = _running_sums(_children(level, node))
         # A child is passed only if something lies behind it: rounding alone must not lead to a priority of 0.
         passed = [tf.cast((share * sums[-1] >= one) & (one < sums[-1]), tf.int32) for one in sums[:-1]]
@@ -81,7 +86,8 @@ def draw_places(tree: Tree, batch_size: int, seed: tf.Tensor) -> tf.Tensor:
 
 def _children(level: tf.Tensor, parents: tf.Tensor) -> list[tf.Tensor]:
     """`FAN_OUT` times [B]: the first child of each parent, the second, ..."""
-    return [tf.gather(level, FAN_OUT * parents + child) for child in range(FAN_OUT)]  # twice as fast as a gather of rows
+    # Number by number: compiled, this takes half the time of gathering rows of `FAN_OUT`.
+    return [tf.gather(level, FAN_OUT * parents + child) for child in range(FAN_OUT)]
 
 
 def _running_sums(parts: list[tf.Tensor]) -> list[tf.Tensor]:

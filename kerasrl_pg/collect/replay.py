@@ -163,10 +163,10 @@ class Replay:
             `Transitions` of NumPy arrays.
 
         Raises:
-            ValueError: there are fewer than B transitions.
+            ValueError: there is no transition yet.
         """
         check_positive("batch_size", batch_size)
-        if batch_size > len(self):
+        if len(self) == 0:
             raise ValueError(f"cannot draw a batch of {batch_size}: the replay holds {len(self)} transitions so far")
         index, weight = self.sampler.draw(batch_size, rng, importance_exponent)
         row, slot = np.divmod(index, self._slots)

@@ -106,13 +106,14 @@ class CartPole:
         (TensorShape([8, 4]), 1.0)
     """
 
-    def __init__(self, num_envs: int):
+    def __init__(self, num_envs: int, max_episode_steps: int = 500):
         high = np.array([2 * POSITION_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], np.float32)
         self.observation_space: gymnasium.Space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(2)
         self.num_envs = validate_num_envs(num_envs)
-        self.max_episode_steps: int | None = 500
-        self.gymnasium_id: str | None = "CartPole-v1"
+        self.max_episode_steps: int | None = max_episode_steps
+        # With another time limit it is evaluated as it is: the original stops after 500 steps.
+        self.gymnasium_id: str | None = "CartPole-v1" if max_episode_steps == 500 else None
 
     def reset(self, seed: tf.Tensor) -> tuple[CartPoleState, tf.Tensor]:
         """Start N episodes; `seed` is [2] int32. Returns `(state, observation [N, 4])`."""

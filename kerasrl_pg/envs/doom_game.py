@@ -6,9 +6,9 @@ import os
 import pathlib
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from typing import Any
 
@@ -18,14 +18,20 @@ from gymnasium import spaces
 
 VARIABLE_SCALE = 0.01
 """Of game variables: health, armor and ammunition count to 100 or 200."""
+ONE_STARTS = threading.Lock()
+"""Games start one after the other: a process that is made for one of them inherits what is open just then for another
+one's start, such as its launcher, which Linux then refuses to run; ViZDoom crashes or waits for ever."""
 START = """
 import ctypes, os, sys
+directory, owner, program = sys.argv[1:4]
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: a game whose owner is killed would wait for ever
-os.chdir(sys.argv[1])
-os.execv(sys.argv[2], sys.argv[2:])
+    if os.getppid() != int(owner):
+        sys.exit()
+os.chdir(directory)
+os.execv(program, sys.argv[3:])
 """
-"""What runs first in a game's process."""
+"""What runs first in a game's process: (directory, the owner's id, the game, its arguments)."""
 
 
 class DoomGame:
@@ -81,11 +87,9 @@ class DoomGame:
     def reset(self, seed: int | None = None) -> None:
         """Start an episode; without `seed`, the next of those that follow from the last one given."""
         if self._end is None:
-            directory = pathlib.Path(tempfile.mkdtemp(prefix="kerasrl-pg-doom-"))
-            self._end = weakref.finalize(self, _end, self._environment, directory)  # also of games that nobody closes
-            self._game.set_vizdoom_path(_launcher(directory))
-            self._game.set_doom_config_path(str(directory / "engine.ini"))
-        self._environment.reset(seed=seed)
+            self._start(seed)
+        else:
+            self._environment.reset(seed=seed)
         self._elapsed = 0
         self._look()
 
@@ -105,6 +109,14 @@ class DoomGame:
         """End the process and remove its files."""
         if self._end is not None:
             self._end()
+
+    def _start(self, seed: int | None) -> None:
+        directory = pathlib.Path(tempfile.mkdtemp(prefix="kerasrl-pg-doom-"))
+        self._end = weakref.finalize(self, _end, self._environment, directory)  # also of games that nobody closes
+        with ONE_STARTS:
+            self._game.set_vizdoom_path(_launcher(directory))
+            self._game.set_doom_config_path(str(directory / "engine.ini"))
+            self._environment.reset(seed=seed)
 
     def _look(self) -> None:
         state = self._game.get_state()
@@ -130,15 +142,9 @@ def _launcher(directory: pathlib.Path) -> str:
     if os.name != "posix":
         return program
     launcher = directory / "launch"
-    words = (sys.executable, "-ISc", START, str(directory), program)
-    # Written by another process: this one may be starting other games, and while any of them has inherited a file
-    # open for writing, Linux refuses to run it.
-    subprocess.run(
-        ["/bin/sh", "-c", 'cat > "$0" && chmod 700 "$0"', str(launcher)],
-        input=f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n',
-        text=True,
-        check=True,
-    )
+    words = (sys.executable, "-ISc", START, str(directory), str(os.getpid()), program)
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    launcher.chmod(0o700)
     if not os.access(launcher, os.X_OK):  # ViZDoom would take the whole process down
         raise PermissionError(f"no program may be started from {directory}: set TMPDIR to a directory that allows it")
     return str(launcher)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -157,7 +158,7 @@ def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: Any, options:
         return _from_atari(env_id, num_envs, protocol or AtariProtocol())
     if is_doom(env_id):
         return _from_doom(env_id, num_envs, protocol or DoomProtocol())
-    has_twin = in_graph and env_id in GRAPH_ENVIRONMENTS
+    has_twin = in_graph and env_id in GRAPH_ENVIRONMENTS and _knows(GRAPH_ENVIRONMENTS[env_id], options)
     most = MOST_EVALUATION_ENVS["numpy" if spec.vector_entry_point else "python"]
     return Environment(
         make_training=lambda: (
@@ -195,6 +196,11 @@ def _from_doom(env_id: str, num_envs: int, protocol: DoomProtocol) -> Environmen
         protocol=dataclasses.asdict(protocol),
         stack=None if protocol.game_variables else protocol.stack,
     )
+
+
+def _knows(twin: Callable[..., TensorEnv], options: dict[str, Any]) -> bool:
+    """Whether a twin takes all options; where it does not, the original is trained on."""
+    return set(options) <= set(inspect.signature(twin).parameters)
 
 
 def _vector_env(env_id: str, num_envs: int, options: dict[str, Any]) -> VectorAdapter:
@@ -266,7 +272,7 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
         raise ValueError(f"num_envs must be that of the TensorEnv ({env.num_envs}), got {num_envs}")
     if env.gymnasium_id in GRAPH_ENVIRONMENTS:
         return dataclasses.replace(
-            _from_id(env.gymnasium_id, env.num_envs, True, None, getattr(env, "options", {})), make_training=lambda: env
+            _from_id(env.gymnasium_id, env.num_envs, True, None, {}), make_training=lambda: env
         )
     return Environment(
         lambda: env,

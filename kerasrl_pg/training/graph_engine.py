@@ -96,9 +96,12 @@ class GraphEngine:
         start_seed, self._seed = seeding.split(seeding.make_seed(self.agent.seed), 2)
         self.carry = self.program.start(self.agent.learner.worker_seed(start_seed))
         stored = self.agent.environment_state
-        # That of another number of environments does not fit: they begin anew.
+        # That of another number of environments does not fit: they begin anew, with an empty replay.
+        self._first_learning = self.program.updates_before_learning
         if stored is not None and [x.shape for x in stored] == [x.shape for x in tf.nest.flatten(self.carry)]:
             self.carry = tf.nest.pack_sequence_as(self.carry, [tf.constant(x) for x in stored])
+        else:
+            self._first_learning += self.agent.updates
 
     def most_updates(self, steps: int) -> int:
         """How many updates one `run` may do where `steps` environment steps are left: only the last may pass them."""
@@ -111,7 +114,7 @@ class GraphEngine:
 
         The report may be of fewer updates than were asked for.
         """
-        before_learning = self.program.updates_before_learning - self.agent.updates
+        before_learning = self._first_learning - self.agent.updates
         learning = before_learning <= 0
         updates = updates if learning else min(updates, before_learning)
         started = time.perf_counter()
@@ -169,14 +172,16 @@ class GraphEngine:
             act_seed = self.agent.learner.worker_seed(act_seed)
             carry, experience, ended, collected = self.program.collect(carry, first + i, act_seed)
 
-            def learning():
+            def learning(turn, changed, row):
                 changed, metrics = self.program.learn(carry, experience, first + i, update_seed)
-                return changed, pack_metrics(metrics, self._names)
+                return turn + 1, changed, pack_metrics(metrics, self._names)
 
-            def collecting():
-                return self.program.unchanged(carry), tf.zeros([MOST_METRICS])
-
-            changed, row = tf.cond(learn, learning, collecting)
+            # A loop of one turn or none: of a branch, XLA would copy what is handed through, such as priorities.
+            _, changed, row = tf.while_loop(
+                lambda turn, *_: turn < tf.cast(learn, tf.int32),
+                learning,
+                (0, self.program.unchanged(carry), tf.zeros([MOST_METRICS])),
+            )
             return (
                 i + 1,
                 self.program.learned(carry, changed),

@@ -43,7 +43,10 @@ class OffPolicyProgram:
         self.length = algorithm.rollout_length
         self._agent = agent
         self._steps_per_update = _steps_per_update(agent, environment.num_envs)
-        self.updates_before_learning = math.ceil(algorithm.learning_starts / self._steps_per_update)
+        self.updates_before_learning = max(
+            math.ceil(algorithm.learning_starts / self._steps_per_update),
+            math.ceil(algorithm.n_step / self.length) - 1,  # until then there is no transition of n steps
+        )
         self._replay = GraphReplay(
             environment.observation_space,
             environment.num_envs,
@@ -137,7 +140,6 @@ class OffPolicyEngine:
     def __init__(
         self, agent: Agent, environment: VectorAdapter, clip_reward: bool, stack: int | None, jit_compile: bool
     ):
-        algorithm = agent.algorithm
         self.agent = agent
         self.environment = environment
         self._clip_reward = clip_reward
@@ -146,7 +148,6 @@ class OffPolicyEngine:
         self._episode_return: np.ndarray = np.zeros(environment.num_envs, np.float64)
         self._episode_length: np.ndarray = np.zeros(environment.num_envs, np.int32)
         self._steps_per_update = _steps_per_update(agent, environment.num_envs)
-        self._updates_before_learning = math.ceil(algorithm.learning_starts / self._steps_per_update)
         self._names: list[str] = []
         observation = map_space(
             lambda leaf: tf.TensorSpec([environment.num_envs, *leaf.shape], tensor_dtype(leaf)),
@@ -168,6 +169,7 @@ class OffPolicyEngine:
         env_seed, seed = seeding.integers(self.agent.seed, 2)
         self._seed = seeding.make_seed(seed)
         self._env_seed = int(self.agent.learner.worker_seed(seeding.make_seed(env_seed))[0]) & 0x3FFFFFFF
+        self._empty_at = self.agent.steps if self.agent.replay is None else 0
         self._replay = self._make_replay()
         self._begin_anew(self._env_seed)
 
@@ -177,25 +179,28 @@ class OffPolicyEngine:
 
     def run(self, updates: int) -> Report:
         """The next update."""
-        agent, number = self.agent, self.agent.updates
+        agent, steps = self.agent, self.agent.steps
         seconds = {"environment": 0.0, "acting": 0.0, "storing": 0.0}
-        rng = np.random.default_rng([*agent.learner.worker_seed(seeding.fold_in(self._seed, number)).numpy()])
-        steps = number * self._steps_per_update
+        rng = np.random.default_rng([*agent.learner.worker_seed(seeding.fold_in(self._seed, agent.updates)).numpy()])
         epsilon = tf.constant(agent.learner.scheduled(agent.algorithm.epsilon, steps).numpy())
         if self.environment.resets != self._resets:
             # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
             self._begin_anew(self._env_seed + self.environment.num_envs * self.environment.resets)
         rows = [self._step(rng, epsilon, seconds) for _ in range(agent.algorithm.rollout_length)]
-        episodes = Episodes(*(np.stack(column)[None] for column in zip(*rows, strict=True)))
-        learning = number >= self._updates_before_learning
+        *columns, valid = (np.stack(column)[None] for column in zip(*rows, strict=True))  # [1, T, N]
+        learning = steps - self._empty_at >= agent.algorithm.learning_starts and len(self._replay) > 0
         started = time.perf_counter()
         packed = self._learn_from_replay(rng, steps) if learning else np.zeros(MOST_METRICS, np.float32)
         agent.replay = self._replay
         seconds["learning"] = time.perf_counter() - started
-        collected = np.array([self._steps_per_update])
-        return Report(unpack_metrics(packed[None], self._names), collected, episodes, seconds, learning)
+        # Workers must agree on the number of steps, so that all stop together: there, those that only reset count.
+        collected = np.array([valid.sum() if agent.learner.num_workers == 1 else self._steps_per_update])
+        return Report(unpack_metrics(packed[None], self._names), collected, Episodes(*columns), seconds, learning)
 
-    def _step(self, rng: np.random.Generator, epsilon: tf.Tensor, seconds: dict[str, float]) -> Episodes:
+    def _step(
+        self, rng: np.random.Generator, epsilon: tf.Tensor, seconds: dict[str, float]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The fields of `Episodes` and `valid`, [N] each."""
         started = time.perf_counter()
         seed = tf.constant(rng.integers(2**31, size=2, dtype=np.int32))
         observation = map_observation(tf.constant, self._observation)
@@ -209,7 +214,7 @@ class OffPolicyEngine:
         ended = (step.terminated | step.truncated) & valid  # [N]
         self._episode_return += np.where(valid, step.reward, 0.0)
         self._episode_length += valid
-        row = Episodes(ended, self._episode_return.astype(np.float32), self._episode_length.copy())
+        row = ended, self._episode_return.astype(np.float32), self._episode_length.copy(), valid
         self._episode_return[ended] = 0
         self._episode_length[ended] = 0
         seconds["acting"] += acted - started
@@ -222,12 +227,16 @@ class OffPolicyEngine:
         algorithm = self.agent.algorithm
         importance = float(_importance_exponent(self.agent, steps))
         drawn = self._replay.sample(algorithm.gradient_steps * algorithm.batch_size, rng, importance)
+        drawn = drawn._replace(action=drawn.action.astype(np.int32), index=drawn.index.astype(np.int32))
         batches = tf.nest.map_structure(
-            lambda x: tf.constant(x.reshape(algorithm.gradient_steps, algorithm.batch_size, *x.shape[1:])),
-            drawn._replace(action=drawn.action.astype(np.int32), index=drawn.index.astype(np.int32)),
+            lambda x: x.reshape(algorithm.gradient_steps, algorithm.batch_size, *x.shape[1:]), drawn
         )
+        # The largest weight of each batch is 1, not that of all together.
+        batches = batches._replace(weight=batches.weight / batches.weight.max(axis=1, keepdims=True))
+        batches = tf.nest.map_structure(tf.constant, batches)
         packed, error = (x.numpy() for x in self._learn(batches, tf.constant(steps)))
-        self._replay.update_priorities(drawn.index, error.ravel())
+        if np.isfinite(error).all():  # of a network that diverged there are none; its loss tells the callbacks
+            self._replay.update_priorities(drawn.index, error.ravel())
         return packed
 
     def _act_in_graph(self, observation: Any, seed: tf.Tensor, epsilon: tf.Tensor):

@@ -294,8 +294,7 @@ def test_doom_trains_for_real_and_says_under_which_protocol(vizdoom, tmp_path):
     result = loaded.evaluate(episodes=2, seed=0)
     np.testing.assert_array_equal(result.returns, agent.evaluate(episodes=2, seed=0).returns)
     assert loaded.environment.max_episode_steps == 525
-    with Image.open(record_video(loaded, tmp_path / "film.gif", fps=10)) as film:
-        assert film.size == (640, 480)
+    assert record_video(loaded, tmp_path / "film.mp4", size=(80, 60)).stat().st_size > 0
     assert processes(tempfile.gettempdir()) == []
 
 

@@ -1,0 +1,190 @@
+"""Settings of value-based learning: NFQ, DQN and its variants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+from gymnasium import spaces
+from keras.optimizers.schedules import PolynomialDecay
+
+from kerasrl_pg import seeding
+from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
+from kerasrl_pg.models import dueling_q_network, mlp_trunk, nature_conv_trunk, q_network
+from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam
+
+ZOO = "Stable-Baselines3 zoo, dqn.yml"
+PONG = "a study of Pong by value and by policy"
+TUTORIAL = "a tutorial on function approximation"
+
+VARIANTS: dict[str, dict] = {
+    "dqn": {},
+    "dqn-without-target": {"target_every": None},
+    "double-dqn": {"double": True},
+    "dueling-dqn": {},
+    "dueling-max-dqn": {},
+    "prioritized-dqn": {},
+    "n-step-dqn": {"n_step": 3},
+}
+"""What each variant changes of DQN; dueling is another model, prioritized another sampler."""
+
+
+def variant_of(name: str, algorithm: DQN, steps: int) -> DQN:
+    """DQN as the variant has it, importance exponents growing to 1 by the end of the training."""
+    if name == "prioritized-dqn":
+        importance = PolynomialDecay(0.4, steps, end_learning_rate=1.0)
+        return dataclasses.replace(algorithm, sampler=Prioritized(importance_exponent=importance))
+    return dataclasses.replace(algorithm, **VARIANTS[name])
+
+
+def network_of(name: str, trunk: Callable[[int], keras.Model]) -> ModelBuilder:
+    """The variant's network on a trunk that is made from a seed."""
+
+    def build(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
+        if name.startswith("dueling"):
+            baseline = "max" if "max" in name else "mean"
+            return dueling_q_network(observation_space, action_space, trunk=trunk(seed), baseline=baseline, seed=seed)
+        return q_network(observation_space, action_space, trunk=trunk(seed), seed=seed)
+
+    return build
+
+
+def wide_trunk(seed: int) -> keras.Model:
+    """The zoo's perceptron, 256-256 ReLU."""
+    return mlp_trunk((256, 256), activation="relu", seed=seed)
+
+
+def grid_trunk(seed: int) -> keras.Model:
+    """The tutorial's convolutions for a grid of cells: 32·4·2 and 64·3·1, padded, max-pool 3 by 1, dense 50."""
+    first, second, dense = (keras.initializers.Orthogonal(2**0.5, seed=each) for each in seeding.integers(seed, 3))
+    return keras.Sequential(
+        [
+            keras.layers.ZeroPadding2D(1),
+            keras.layers.Conv2D(32, 4, 2, activation="relu", kernel_initializer=first),
+            keras.layers.Conv2D(64, 3, 1, padding="same", activation="relu", kernel_initializer=second),
+            keras.layers.MaxPool2D(3, 1),
+            keras.layers.Flatten(),
+            keras.layers.Dense(50, "relu", kernel_initializer=dense),
+        ]
+    )
+
+
+def _cartpole(name: str) -> Callable[[int, int], Settings]:
+    def build(steps: int, num_envs: int) -> Settings:
+        algorithm = DQN(
+            rollout_length=32,
+            gradient_steps=128,
+            batch_size=64,
+            target_every=128,
+            replay_size=100_000,
+            learning_starts=1_000,
+            epsilon=PolynomialDecay(1.0, round(0.16 * steps), end_learning_rate=0.04),
+            max_gradient_norm=10.0,
+        )
+        return Settings(
+            algorithm=variant_of(name, algorithm, steps), optimizer=adam(2.3e-3), model=network_of(name, wide_trunk)
+        )
+
+    return build
+
+
+def _acrobot(steps: int, num_envs: int) -> Settings:
+    algorithm = DQN(
+        rollout_length=1,
+        gradient_steps=4,
+        batch_size=128,
+        target_every=250,
+        replay_size=50_000,
+        learning_starts=1_000,
+        epsilon=PolynomialDecay(1.0, round(0.12 * steps), end_learning_rate=0.1),
+        max_gradient_norm=10.0,
+    )
+    return Settings(algorithm=algorithm, optimizer=adam(6.3e-4), model=network_of("dqn", wide_trunk))
+
+
+def _grid_nfq(steps: int, num_envs: int) -> Settings:
+    trunk = network_of("dqn", lambda seed: mlp_trunk((50, 50), activation="relu", seed=seed))
+    return Settings(algorithm=NFQ(discount=0.9), optimizer=adam(1e-3), model=trunk)
+
+
+def _grid(name: str) -> Callable[[int, int], Settings]:
+    def build(steps: int, num_envs: int) -> Settings:
+        algorithm = DQN(
+            rollout_length=1,
+            batch_size=10,
+            discount=0.9,
+            target_every=25,
+            replay_size=100_000,
+            learning_starts=100,
+            epsilon=0.25,
+        )
+        return Settings(
+            algorithm=variant_of(name, algorithm, steps), optimizer=adam(5e-4), model=network_of(name, grid_trunk)
+        )
+
+    return build
+
+
+def _pong(name: str) -> Callable[[int, int], Settings]:
+    """The document's, but for its optimizer and the length of what is scheduled: see the preset's source."""
+
+    def build(steps: int, num_envs: int) -> Settings:
+        algorithm = DQN(
+            rollout_length=4,
+            gradient_steps=num_envs,  # one for every 4 environment steps
+            target_every=10_000 // 4,
+            replay_size=100_000,
+            learning_starts=10_000,
+            epsilon=PolynomialDecay(1.0, 100_000, end_learning_rate=0.02),
+        )
+        return Settings(
+            algorithm=variant_of(name, algorithm, steps),
+            optimizer=adam(1e-4),
+            model=network_of(name, lambda seed: nature_conv_trunk(seed=seed)),
+            mixed_precision="auto",
+        )
+
+    return build
+
+
+def _presets_of_variants() -> dict[str, Preset]:
+    presets = {}
+    for name in VARIANTS:
+        presets[f"cartpole-{name}"] = Preset(
+            env="CartPole-v1", algorithm="dqn", num_envs=8, steps=50_000, build=_cartpole(name), source=ZOO
+        )
+        presets[f"grid-{name}"] = Preset(
+            env="kerasrl_pg/GridWorld-v0",
+            algorithm="dqn",
+            num_envs=1,
+            steps=100_000,
+            build=_grid(name),
+            source=TUTORIAL,
+            env_options={"task": "simple", "observation": "grid", "max_episode_steps": 50},
+        )
+    return presets
+
+
+VALUE_PRESETS: dict[str, Preset] = {
+    **_presets_of_variants(),
+    "acrobot-dqn": Preset(env="Acrobot-v1", algorithm="dqn", num_envs=4, steps=100_000, build=_acrobot, source=ZOO),
+    "grid-nfq": Preset(
+        env="kerasrl_pg/GridWorld-v0",
+        algorithm="nfq",
+        num_envs=1,
+        steps=100_000,
+        build=_grid_nfq,
+        source=TUTORIAL,
+        env_options={"task": "simple", "observation": "coordinates"},
+    ),
+    "pong-dqn": Preset(
+        env="ALE/Pong-v5",
+        algorithm="dqn",
+        num_envs=8,
+        steps=2_000_000,
+        build=_pong("n-step-dqn"),
+        source=f"{PONG}; n-step targets, Adam, a smaller replay and less exploration",
+    ),
+}
+"""Presets by name."""
