@@ -36,9 +36,16 @@ class Row:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     steps: int
     target: float
-    """Mean return asked for: of 100 evaluation episodes, or of the last 100 training episodes where `by_training`."""
-    by_training: bool = False
+    """What is asked for, of what the row is `judged_by`."""
+    judged_by: str = "evaluation"
+    """"evaluation"; "training": the last 100 episodes; "paths": the share of a grid's cells from which the greedy
+    policy takes a shortest path; "rounds": epochs until a test of `test_episodes` passed `test_return`."""
     stop_return: float | None = None
+    test_episodes: int = 0
+    """Episodes of the test after each epoch, actions drawn from the policy; training stops at `test_return`."""
+    test_return: float | None = None
+    env_options: dict | None = None
+    """Other than the preset's."""
     evaluation_episodes: int = 100
     save_policy: bool = False
     """Export the policy of the first seed to `saved_models/`, and film it."""
@@ -48,6 +55,29 @@ class Row:
     """Save after every epoch, for trainings of many minutes."""
 
 
+GRID = {"judged_by": "paths", "target": 1.0}
+VARIANTS = (
+    "dqn",
+    "dqn-without-target",
+    "double-dqn",
+    "dueling-dqn",
+    "dueling-max-dqn",
+    "prioritized-dqn",
+    "n-step-dqn",
+)
+PONG = {"judged_by": "training", "evaluation_episodes": 32, "checkpoint": True}
+
+DOOM = {"evaluation_episodes": 100, "checkpoint": True}
+
+
+def grid_row(preset: str, task: str) -> Row:
+    """A preset of the grid world on one of its tasks."""
+    from kerasrl_pg.presets import PRESETS
+
+    options = {**PRESETS[preset].env_options, "task": task}
+    return Row(preset=preset, steps=PRESETS[preset].steps, env_options=options, **GRID)
+
+
 ROWS = {
     "cartpole-ppo": Row(preset="cartpole-ppo", steps=100_000, target=500.0, save_policy=True),
     "cartpole-a2c": Row(preset="cartpole-a2c", steps=500_000, target=475.0),
@@ -55,25 +85,35 @@ ROWS = {
     "acrobot-ppo": Row(preset="acrobot-ppo", steps=500_000, target=-80.0),
     "pendulum-ppo": Row(preset="pendulum-ppo", steps=300_000, target=-180.0, evaluation_episodes=500),
     "mountaincar-continuous-ppo": Row(preset="mountaincar-continuous-ppo", steps=500_000, target=90.0),
-    "pong-fast": Row(
-        preset="pong-fast",
-        seeds=(0, 1, 2),
-        steps=1_000_000,
-        target=18.0,
-        by_training=True,
-        evaluation_episodes=32,
-        save_policy=True,
-        checkpoint=True,
+    "cartpole-cross-entropy": Row(preset="cartpole-cross-entropy", steps=1_000_000, target=475.0, stop_return=475.0),
+    "cartpole-reinforce-document": Row(
+        preset="cartpole-reinforce-document",
+        seeds=tuple(range(10)),
+        steps=2_000_000,
+        target=10,
+        judged_by="rounds",
+        test_episodes=10,
+        test_return=180.0,
     ),
-    "pong-ppo": Row(
-        preset="pong-ppo",
-        seeds=(0,),
-        steps=1_000_000,
-        target=-20.0,
-        by_training=True,
-        evaluation_episodes=32,
-        checkpoint=True,
+    "cartpole-reinforce-batched": Row(preset="cartpole-reinforce-batched", steps=1_000_000, target=475.0),
+    "cartpole-a2c-monte-carlo": Row(preset="cartpole-a2c-monte-carlo", steps=500_000, target=475.0, stop_return=475.0),
+    "cartpole-reinforce-dropout": Row(
+        preset="cartpole-reinforce-dropout", steps=250_000, target=475.0, stop_return=475.0
     ),
+    "cartpole-actor-critic": Row(preset="cartpole-actor-critic", steps=500_000, target=290.0, stop_return=290.0),
+    **{f"cartpole-{name}": Row(preset=f"cartpole-{name}", steps=50_000, target=475.0) for name in VARIANTS},
+    "acrobot-dqn": Row(preset="acrobot-dqn", steps=100_000, target=-100.0),
+    "grid-nfq-simple": grid_row("grid-nfq", "simple"),
+    "grid-nfq-obstacle": grid_row("grid-nfq", "obstacle"),
+    "grid-dqn-simple": grid_row("grid-dqn", "simple"),
+    "grid-dqn-obstacle": grid_row("grid-dqn", "obstacle"),
+    **{f"grid-{name}": grid_row(f"grid-{name}", "obstacle") for name in VARIANTS[1:]},
+    "pong-fast": Row(preset="pong-fast", seeds=(0, 1, 2), steps=1_000_000, target=18.0, save_policy=True, **PONG),
+    "pong-ppo": Row(preset="pong-ppo", seeds=(0,), steps=1_000_000, target=-20.0, **PONG),
+    "doom-ppo": Row(preset="doom-ppo", seeds=(0,), steps=1_250_000, target=20.0, save_policy=True, **DOOM),
+    "doom-a2c": Row(preset="doom-a2c", seeds=(0,), steps=1_250_000, target=10.0, **DOOM),
+    "pong-a2c": Row(preset="pong-a2c", seeds=(0,), steps=8_000_000, target=18.0, stop_return=18.0, **PONG),
+    "pong-dqn": Row(preset="pong-dqn", seeds=(0,), steps=2_000_000, target=18.0, stop_return=18.0, **PONG),
 }
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -134,11 +174,9 @@ def table_line(name: str, row: Row, env: str, results: list[dict]) -> str:
     """One line of the table."""
     means = np.array([result["evaluation"]["mean"] for result in results])
     last = np.array([result["last_100_training_episodes"] for result in results])
-    judged = last if row.by_training else means
     seconds = np.median([result["training_seconds"] for result in results])
     steps = int(np.median([result["agent"]["steps"] for result in results]))
-    target = f"{row.target:g}{' (last 100)' if row.by_training else ''}"
-    met = f"{int((judged >= row.target).sum())} of {len(results)}"
+    target, met = judgement(row, results)
     cells = [
         f"[{name}](#{name})",
         env,
@@ -152,6 +190,24 @@ def table_line(name: str, row: Row, env: str, results: list[dict]) -> str:
         f"{seconds:.0f} s",
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def judgement(row: Row, results: list[dict]) -> tuple[str, str]:
+    """What is asked for, and of how many seeds it holds."""
+    of = f"of {len(results)}"
+    if row.judged_by == "rounds":
+        rounds = np.array([result["rounds"] for result in results])
+        spread = f"median {np.median(rounds):g}, {rounds.min()} to {rounds.max()}"
+        return f"≤ {row.target:g} rounds to {row.test_return:g}", f"{(rounds <= row.target).sum()} {of} ({spread})"
+    if row.judged_by == "paths":
+        shares = np.array([result["shortest_paths"] for result in results])
+        worst = f"; worst {shares.min():.0%} of cells" if shares.min() < 1 else ""
+        return "shortest path from every cell", f"{(shares >= row.target).sum()} {of}{worst}"
+    if row.judged_by == "training":
+        last = np.array([result["last_100_training_episodes"] for result in results])
+        return f"{row.target:g} (last 100)", f"{(last >= row.target).sum()} {of}"
+    means = np.array([result["evaluation"]["mean"] for result in results])
+    return f"{row.target:g}", f"{(means >= row.target).sum()} {of}"
 
 
 def with_interval(values: np.ndarray) -> str:
@@ -230,9 +286,20 @@ def measure(name: str, seed: int) -> None:
     checkpoint = CHECKPOINTS / f"{name}-{seed}" if row.checkpoint else None
     env = PRESETS[row.preset].env
     started = time.perf_counter()
+    stop = krl.StopAtReturn(value=row.test_return) if row.test_return is not None else None
     agent = krl.fit_agent(
-        env, row.preset, steps=row.steps, seed=seed, stop_return=row.stop_return, verbose=2, checkpoint=checkpoint
-    )  # fmt: skip
+        env,
+        row.preset,
+        steps=row.steps,
+        seed=seed,
+        stop_return=row.stop_return,
+        callbacks=[stop] if stop else [],
+        eval_episodes=row.test_episodes,
+        eval_sample=bool(row.test_episodes),
+        env_options=row.env_options,
+        verbose=2,
+        checkpoint=checkpoint,
+    )
     wall = time.perf_counter() - started
     history = agent.history.history
     training_seconds = float(np.sum(np.diff([0, *history["steps"]]) / np.array(history["steps_per_second"])))
@@ -262,6 +329,8 @@ def measure(name: str, seed: int) -> None:
         "last_100_training_episodes": agent.episodes.mean_return(),
         "best_100_training_episodes": best_window(agent.episodes.episode_return),
         "target_reached_at_step": agent.episodes.solved_at(row.target),
+        "rounds": len(history["steps"]) if row.judged_by == "rounds" else None,
+        "shortest_paths": share_of_shortest_paths(agent, row.env_options) if row.judged_by == "paths" else None,
         "training_seconds": training_seconds,
         "wall_seconds_of_the_last_start": wall,
         "agent": agent.describe(),
@@ -269,6 +338,18 @@ def measure(name: str, seed: int) -> None:
         "command": f"python benchmarks/results.py run {name}",
     }
     (folder / f"seed-{seed}.json").write_text(json.dumps(result, indent=1))
+
+
+def share_of_shortest_paths(agent, env_options: dict) -> float:
+    """Of the cells from which the goal can be reached, those from which the greedy policy takes a shortest path."""
+    from kerasrl_pg.envs import gridworld_values
+
+    task, kind = env_options["task"], env_options["observation"]
+    action_values = gridworld_values.action_values_of_cells(agent, task, kind)
+    shortest = gridworld_values.shortest_path_lengths(task)
+    reachable = shortest > 0  # -1 marks walls and cells without a path, 0 the goal
+    walked = gridworld_values.greedy_path_lengths(task, action_values)
+    return float((walked == shortest)[reachable].mean())
 
 
 def best_window(returns: list[float], window: int = 100) -> float | None:

@@ -17,60 +17,104 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up mess
 
 if TYPE_CHECKING:
     from kerasrl_pg.agent import Agent, load_agent
-    from kerasrl_pg.algorithms import A2C, PPO, CrossEntropy, PolicyGradient, Reinforce
+    from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Prioritized, Reinforce
+    from kerasrl_pg.environment_card import EnvironmentCard, describe
     from kerasrl_pg.envs.atari import AtariProtocol
+    from kerasrl_pg.envs.doom import DoomProtocol
+    from kerasrl_pg.envs.gridworld import GridWorld
     from kerasrl_pg.envs.make import make_env
     from kerasrl_pg.envs.tensor_env import check_tensor_env
     from kerasrl_pg.evaluate import Evaluation
     from kerasrl_pg.exported_policy import load_policy
     from kerasrl_pg.fit import fit_agent
-    from kerasrl_pg.plotting import plot_history
+    from kerasrl_pg.grid_pictures import plot_action_values, plot_grid, plot_policy, plot_values
+    from kerasrl_pg.models.q_network import dueling_q_network, q_network
+    from kerasrl_pg.plotting import plot_episodes, plot_history, plot_seeds
+    from kerasrl_pg.seed_runs import SeedRuns, fit_seeds, fit_sweep
     from kerasrl_pg.training.callbacks import StopAtReturn
     from kerasrl_pg.types import Step, TensorEnv
-    from kerasrl_pg.video import record_video
+    from kerasrl_pg.video import record_video, show_video
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "A2C": "algorithms",
+    "DQN": "algorithms",
+    "NFQ": "algorithms",
     "PPO": "algorithms",
     "Agent": "agent",
     "AtariProtocol": "envs.atari",
     "CrossEntropy": "algorithms",
+    "DoomProtocol": "envs.doom",
+    "EnvironmentCard": "environment_card",
     "Evaluation": "evaluate",
+    "GridWorld": "envs.gridworld",
     "PolicyGradient": "algorithms",
+    "Prioritized": "algorithms",
     "Reinforce": "algorithms",
+    "SeedRuns": "seed_runs",
     "Step": "types",
     "StopAtReturn": "training.callbacks",
     "TensorEnv": "types",
     "check_tensor_env": "envs.tensor_env",
+    "describe": "environment_card",
+    "dueling_q_network": "models.q_network",
     "fit_agent": "fit",
+    "fit_seeds": "seed_runs",
+    "fit_sweep": "seed_runs",
     "load_agent": "agent",
     "load_policy": "exported_policy",
     "make_env": "envs.make",
+    "plot_action_values": "grid_pictures",
+    "plot_episodes": "plotting",
+    "plot_grid": "grid_pictures",
     "plot_history": "plotting",
+    "plot_policy": "grid_pictures",
+    "plot_seeds": "plotting",
+    "plot_values": "grid_pictures",
+    "q_network": "models.q_network",
     "record_video": "video",
+    "show_video": "video",
 }
 
 __all__ = [
     "A2C",
+    "DQN",
+    "NFQ",
     "PPO",
     "Agent",
     "AtariProtocol",
     "CrossEntropy",
+    "DoomProtocol",
+    "EnvironmentCard",
     "Evaluation",
+    "GridWorld",
     "PolicyGradient",
+    "Prioritized",
     "Reinforce",
+    "SeedRuns",
     "Step",
     "StopAtReturn",
     "TensorEnv",
     "check_tensor_env",
+    "describe",
+    "dueling_q_network",
     "fit_agent",
+    "fit_seeds",
+    "fit_sweep",
     "load_agent",
     "load_policy",
     "make_env",
+    "plot_action_values",
+    "plot_episodes",
+    "plot_grid",
     "plot_history",
+    "plot_policy",
+    "plot_seeds",
+    "plot_values",
+    "q_network",
     "record_video",
+    "show_video",
 ]
 
 

@@ -21,8 +21,8 @@ from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.evaluate import Evaluation, evaluate_policy
 from kerasrl_pg.learner import Learner
-from kerasrl_pg.models.actor_critic import PolicyModel
 from kerasrl_pg.models.q_network import QPolicy
+from kerasrl_pg.policies import learns_action_values, policy_of
 from kerasrl_pg.q_learner import QLearner
 from kerasrl_pg.saving import (
     StoredReplay,
@@ -71,7 +71,7 @@ class Agent:
         self.action_space = action_space
         self.environment = environment
         self.strategy = strategy
-        self.policy = _policy(algorithm, model, observation_space, action_space)
+        self.policy = policy_of(algorithm, model, observation_space, action_space)
         self.learner = Learner(self.policy, optimizer, strategy)
         self.q_learner = QLearner(self.learner, self._frozen_copy()) if learns_action_values(algorithm) else None
         self._greedy, self._sampled = self._compile_act()
@@ -132,6 +132,18 @@ class Agent:
         else:
             action = self._greedy(batch).numpy()
         return action[0] if is_single else action
+
+    def action_values(self, observation: Any) -> np.ndarray:
+        """What the agent expects of each action: [A] for one observation, [B, A] for a batch.
+
+        Raises:
+            ValueError: its algorithm learns a policy, and no action values.
+        """
+        if not learns_action_values(self.algorithm):
+            raise ValueError(f"{type(self.algorithm).__name__} learns no action values")
+        batch, is_single = as_batch(self.observation_space, observation)
+        values = self.policy.action_values(map_observation(tf.constant, batch)).numpy()
+        return values[0] if is_single else values
 
     def evaluate(
         self,
@@ -240,9 +252,7 @@ class Agent:
         if self.algorithm.target_every is None:
             return None
         with scope(self.strategy):
-            copy = keras.models.clone_model(self.model)
-        copy.set_weights(self.model.get_weights())
-        return QPolicy(copy, self.observation_space, self.action_space, self.policy.epsilon)
+            return self.policy.copy()
 
     def _compile_act(self):
         specs = map_space(lambda leaf: tf.TensorSpec([None, *leaf.shape], tensor_dtype(leaf)), self.observation_space)
@@ -361,29 +371,9 @@ def load_agent(
     return agent
 
 
-def learns_action_values(algorithm: Any) -> bool:
-    """Whether an algorithm learns Q from a replay, rather than a policy from rollouts."""
-    return getattr(algorithm, "learns_action_values", False)
-
-
 def scope(strategy: tf.distribute.Strategy | None) -> Any:
     """The context in which variables of `strategy` are made; one that does nothing for None."""
     return contextlib.nullcontext() if strategy is None else strategy.scope()
-
-
-def _policy(algorithm: Any, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space) -> Any:
-    """What the algorithm's losses see of the model."""
-    if learns_action_values(algorithm):
-        epsilon = algorithm.epsilon
-        last = epsilon(2**31 - 1) if callable(epsilon) else epsilon
-        return QPolicy(model, observation_space, action_space, float(last))
-    policy = PolicyModel(model, observation_space, action_space)
-    if hasattr(algorithm, "value_coef") and not policy.has_value:
-        raise ValueError(
-            f'{type(algorithm).__name__} learns values: the model must have an output "value" [B, 1]; '
-            f"{model.name!r} has none"
-        )
-    return policy
 
 
 def _environment(env: EnvLike | Environment | None, description: dict[str, Any]) -> Environment | None:

@@ -12,13 +12,14 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import seeding
-from kerasrl_pg.agent import Agent, learns_action_values, scope
+from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.make import Environment, EnvLike
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
 from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
 from kerasrl_pg.models.q_network import q_network
+from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.presets import DEFAULTS, PRESETS
 from kerasrl_pg.settings import Preset, Settings
 from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla

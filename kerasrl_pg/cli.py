@@ -137,25 +137,9 @@ def play(
 def describe(env_id: EnvId) -> None:
     """Say what an environment shows, wants and pays, and what is tuned for it."""
     _start_tensorflow()
-    from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
-    from kerasrl_pg.envs.make import make_env
-    from kerasrl_pg.presets import PRESETS
+    from kerasrl_pg import environment_card
 
-    environment = make_env(env_id, num_envs=1)
-    training = environment.make_training()
-    presets = [name for name, preset in PRESETS.items() if preset.env == env_id]
-    rows = {
-        "observations": training.observation_space,
-        "actions": training.action_space,
-        "time limit": f"{environment.max_episode_steps} steps" if environment.max_episode_steps else "none",
-        "solved at": "not defined" if environment.reward_threshold is None else environment.reward_threshold,
-        "trains in graph": "yes" if env_id in GRAPH_ENVIRONMENTS else "no",
-        "presets": ", ".join(presets) or "none",
-    }
-    rows |= {name.replace("_", " "): value for name, value in environment.protocol.items()}
-    print(env_id)
-    for name, value in rows.items():
-        print(f"  {name:<26}{value}")
+    print(environment_card.describe(env_id))
 
 
 @app.command("list")

@@ -99,7 +99,7 @@ def plot_seeds(
         ValueError: no method, more than there are colours, no such column, or a run with no number in it.
 
     Example:
-        >>> from kerasrl_pg.fit_seeds import fit_seeds
+        >>> from kerasrl_pg.seed_runs import fit_seeds
         >>> runs = fit_seeds("CartPole-v1", "a2c", seeds=2, steps=512, verbose=0)
         >>> figure = plot_seeds({"A2C": runs}, name="entropy")
         >>> [text.get_text() for text in figure.legends[0].get_texts()]

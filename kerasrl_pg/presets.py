@@ -14,7 +14,7 @@ from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Reinforce
 from kerasrl_pg.document_presets import DOCUMENT_PRESETS
 from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk, q_network
-from kerasrl_pg.settings import Preset, Settings, adam
+from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam
 from kerasrl_pg.value_presets import VALUE_PRESETS
 
 
@@ -94,16 +94,6 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
 
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:
-    def model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
-        return actor_critic(
-            observation_space,
-            action_space,
-            trunk=nature_conv_trunk(activation="elu", seed=seed),
-            normalize_observation=True,
-            normalize_value=True,
-            seed=seed,
-        )
-
     algorithm = PPO(
         rollout_length=256,
         epochs=3,
@@ -115,7 +105,39 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
         max_gradient_norm=10.0,
         adaptive_kl=0.01,
     )
+    model = _standardized_convolutions("elu")
     return Settings(algorithm=algorithm, optimizer=adam(3e-4), model=model, mixed_precision="auto")
+
+
+def _standardized_convolutions(activation: str) -> ModelBuilder:
+    """The Nature network that reads standardised pixels and learns standardised value targets."""
+
+    def build(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
+        return actor_critic(
+            observation_space,
+            action_space,
+            trunk=nature_conv_trunk(activation=activation, seed=seed),
+            normalize_observation=True,
+            normalize_value=True,
+            seed=seed,
+        )
+
+    return build
+
+
+def _doom_ppo(steps: int, num_envs: int) -> Settings:
+    algorithm = PPO(
+        rollout_length=128, epochs=4, num_minibatches=8, value_coef=1.0, max_gradient_norm=10.0, adaptive_kl=0.01
+    )
+    model = _standardized_convolutions("elu")
+    return Settings(algorithm=algorithm, optimizer=adam(3e-4), model=model, mixed_precision="auto")
+
+
+def _doom_a2c(steps: int, num_envs: int) -> Settings:
+    algorithm = A2C(rollout_length=20, gae_lambda=0.95)
+    optimizer = adam(linear_to_zero(7e-4, steps, num_envs, algorithm))
+    model = _standardized_convolutions("relu")
+    return Settings(algorithm=algorithm, optimizer=optimizer, model=model, mixed_precision="auto")
 
 
 PRESETS: dict[str, Preset] = {
@@ -182,6 +204,22 @@ PRESETS: dict[str, Preset] = {
         steps=10_000_000,
         build=_pong_ppo,
         source="Stable-Baselines3 zoo, ppo.yml, atari, without the annealing",
+    ),
+    "doom-ppo": Preset(
+        env="VizdoomDefendCenter-v1",
+        algorithm="ppo",
+        num_envs=16,
+        steps=1_250_000,
+        build=_doom_ppo,
+        source="tuned here, from pong-fast",
+    ),
+    "doom-a2c": Preset(
+        env="VizdoomDefendCenter-v1",
+        algorithm="a2c",
+        num_envs=32,
+        steps=1_250_000,
+        build=_doom_a2c,
+        source="tuned here",
     ),
     **DOCUMENT_PRESETS,
     **VALUE_PRESETS,

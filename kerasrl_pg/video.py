@@ -12,10 +12,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from ale_py.vector_env import AtariVectorEnv
-from gymnasium.vector import AutoresetMode
 
-from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
+from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari, make_atari_screens
 from kerasrl_pg.envs.doom import TICS_PER_SECOND, DoomProtocol, is_doom, make_doom, make_doom_screen
 from kerasrl_pg.envs.make import make_render_env
 
@@ -170,7 +168,7 @@ def _atari_frames(agent: Any, env_id: str, protocol: AtariProtocol, episodes: in
     """
     with (
         closing(make_atari(env_id, 1, protocol)) as seen,
-        closing(_make_atari_screen(env_id, protocol)) as shown,
+        closing(make_atari_screens(env_id, 1, protocol, color=True)) as shown,
     ):
         observation, _ = seen.reset(seed=seed)
         screen, _ = shown.reset(seed=seed)
@@ -201,26 +199,6 @@ def _doom_frames(agent: Any, env_id: str, protocol: DoomProtocol, episodes: int,
                     ended = terminated or truncated
                     if ended:
                         break
-
-
-def _make_atari_screen(env_id: str, protocol: AtariProtocol) -> AtariVectorEnv:
-    """One game as `make_atari` makes it, but showing what a person would see."""
-    return AtariVectorEnv(
-        game=gymnasium.spec(env_id).kwargs["game"],
-        num_envs=1,
-        autoreset_mode=AutoresetMode.SAME_STEP,
-        reward_clipping=False,
-        repeat_action_probability=protocol.repeat_action_probability,
-        noop_max=protocol.noop_max,
-        use_fire_reset=protocol.fire_reset,
-        frameskip=protocol.frame_skip,
-        max_num_frames_per_episode=protocol.max_frames,
-        full_action_space=protocol.full_action_space,
-        grayscale=False,
-        stack_num=1,
-        img_height=210,
-        img_width=160,
-    )
 
 
 def _open_writer(path: pathlib.Path, fps: float) -> Any:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.fit import fit_agent
-from kerasrl_pg.fit_seeds import fit_sweep
 from kerasrl_pg.plotting import PALETTE, _running_std, plot_episodes, plot_history, plot_seeds, running_mean
+from kerasrl_pg.seed_runs import fit_sweep
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What `import kerasrl_pg` offers, and what it costs."""
 
 import ast
+import importlib.util
 import inspect
 import pathlib
 import subprocess
@@ -29,6 +30,11 @@ def test_type_checkers_see_the_names_that_are_imported_lazily():
     guarded = [node for node in tree.body if isinstance(node, ast.If)]
     imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
     assert {alias.name for node in imports for alias in node.names} == set(kerasrl_pg.__all__)
+
+
+def test_no_module_has_the_name_of_something_public():
+    """Whoever imported the module would find it under the package in the place of the function."""
+    assert [name for name in kerasrl_pg.__all__ if importlib.util.find_spec(f"kerasrl_pg.{name}")] == []
 
 
 def test_dir_lists_the_public_names():

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import ale_py
 import gymnasium
 from ale_py.vector_env import AtariVectorEnv
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from kerasrl_pg.envs.atari_frames import CroppedFrames
+from kerasrl_pg.frames import Crop, check_crop
 
 gymnasium.register_envs(ale_py)
+
+SCREEN = (210, 160)
+"""Height and width of a screen, in pixels; those of the few taller games are brought to it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +53,13 @@ class AtariProtocol:
     """Frames in an observation."""
     size: int = 84
     """Height and width of a frame, in pixels."""
+    crop: Crop | None = None
+    """(top, bottom, left, right) of the region of the 210 x 160 screen that is made small; None for all of it."""
 
     def __post_init__(self):
+        if self.crop is not None:
+            crop = check_crop(tuple(self.crop), *SCREEN, self.size)  # JSON makes a list of it
+            object.__setattr__(self, "crop", crop)
         if not 0 <= self.repeat_action_probability <= 1:
             raise ValueError(f"repeat_action_probability must be in [0, 1], got {self.repeat_action_probability!r}")
 
@@ -62,7 +74,7 @@ def is_atari(env_id: str) -> bool:
     return _registered_name(env_id).startswith("ALE/")
 
 
-def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads: int = 0) -> AtariVectorEnv:
+def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads: int = 0) -> VectorEnv:
     """`num_envs` games stepped together; rewards are not clipped here, whatever the protocol says.
 
     Args:
@@ -75,10 +87,38 @@ def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads:
         >>> make_atari("ALE/Pong-v5", 2, AtariProtocol()).single_observation_space.shape
         (4, 84, 84)
     """
+    if protocol.crop is None:
+        view = {"stack_num": protocol.stack, "img_height": protocol.size, "img_width": protocol.size}
+        return _games(env_id, num_envs, protocol, num_threads=num_threads, **view)
+    whole = make_atari_screens(env_id, num_envs, protocol, num_threads=num_threads)
+    return CroppedFrames(whole, protocol.crop, protocol.size, protocol.stack)
+
+
+def make_atari_screens(
+    env_id: str, num_envs: int, protocol: AtariProtocol, *, stack: int = 1, color: bool = False, num_threads: int = 0
+) -> AtariVectorEnv:
+    """The same games showing the whole 210 x 160 screen, in grey or in colour.
+
+    Args:
+        env_id: "ALE/Pong-v5" and the like.
+        num_envs: N.
+        protocol: how the game is presented, but for its `stack`, `size` and `crop`.
+        stack: screens in an observation.
+        color: three channels, as a person would see it.
+        num_threads: of the emulators; 0 lets ale-py choose.
+
+    Example:
+        >>> make_atari_screens("ALE/Pong-v5", 2, AtariProtocol(), stack=4).single_observation_space.shape
+        (4, 210, 160)
+    """
+    view = {"stack_num": stack, "img_height": SCREEN[0], "img_width": SCREEN[1], "grayscale": not color}
+    return _games(env_id, num_envs, protocol, num_threads=num_threads, **view)
+
+
+def _games(env_id: str, num_envs: int, protocol: AtariProtocol, **view: Any) -> AtariVectorEnv:
     return AtariVectorEnv(
         game=gymnasium.spec(_registered_name(env_id)).kwargs["game"],
         num_envs=num_envs,
-        num_threads=num_threads,
         autoreset_mode=AutoresetMode.SAME_STEP,
         reward_clipping=False,
         repeat_action_probability=protocol.repeat_action_probability,
@@ -87,9 +127,7 @@ def make_atari(env_id: str, num_envs: int, protocol: AtariProtocol, num_threads:
         frameskip=protocol.frame_skip,
         max_num_frames_per_episode=protocol.max_frames,
         full_action_space=protocol.full_action_space,
-        stack_num=protocol.stack,
-        img_height=protocol.size,
-        img_width=protocol.size,
+        **view,
     )
 
 

@@ -271,9 +271,7 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
     if num_envs not in (None, env.num_envs):
         raise ValueError(f"num_envs must be that of the TensorEnv ({env.num_envs}), got {num_envs}")
     if env.gymnasium_id in GRAPH_ENVIRONMENTS:
-        return dataclasses.replace(
-            _from_id(env.gymnasium_id, env.num_envs, True, None, {}), make_training=lambda: env
-        )
+        return dataclasses.replace(_from_id(env.gymnasium_id, env.num_envs, True, None, {}), make_training=lambda: env)
     return Environment(
         lambda: env,
         lambda _episodes: VectorAdapter(TensorVectorEnv(env)),

@@ -142,7 +142,7 @@ class PolicyModel:
 
         No variable changes, so that it may stand in any compiled loop.
         """
-        draws = [(state, tf.cast(draw, state.dtype)) for state, draw in self._draws(seed)]
+        draws = [(state, tf.cast(draw, state.dtype)) for state, draw in _random_states(self.model, seed)]
         with keras.StatelessScope(state_mapping=draws):
             outputs = self.model(observation, training=True)
         return self._output(outputs)
@@ -156,18 +156,8 @@ class PolicyModel:
         return PolicyOutput(distributions.action_distribution(self.action_space, parameters), value)
 
     def reseed(self, seed: tf.Tensor) -> None:
-        """Draw what layers draw while learning, such as dropout's masks, from `seed` [2] int32 from now on.
-
-        Done before each update, of whose number the masks are then a function: a training that is resumed goes on with
-        those that it would have had. All replicas of a strategy draw the same ones, each for its own samples.
-        """
-        for state, draw in self._draws(seed):
-            state.assign(tf.cast(draw, state.dtype))
-
-    def _draws(self, seed: tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """The state of every layer that draws random numbers, with a [2] seed of its own under `seed`."""
-        states = [generator.state for layer in self.model._flatten_layers() for generator in layer._seed_generators]
-        return [(state, seeding.fold_in(seed, index)) for index, state in enumerate(states)]
+        """See `models.actor_critic.reseed`."""
+        reseed(self.model, seed)
 
     @property
     def value_scale(self) -> tf.Tensor | float:
@@ -228,6 +218,31 @@ class LogStandardDeviation(keras.layers.Layer):
     def get_config(self):
         """The layer's settings, for serialization."""
         return {**super().get_config(), "initial": self.initial}
+
+
+def reseed(model: keras.Model, seed: tf.Tensor) -> None:
+    """Draw what layers draw while learning, such as dropout's masks, from `seed` [2] int32 from now on.
+
+    Done before each update, of whose number the masks are then a function: a training that is resumed goes on with
+    those that it would have had. All replicas of a strategy draw the same ones, each for its own samples.
+
+    Example:
+        >>> model, ones = mlp_trunk((9,), dropout=0.5), keras.ops.ones((1, 4))
+        >>> draws = []
+        >>> for _ in range(2):
+        ...     reseed(model, tf.constant([0, 1]))
+        ...     draws.append(model(ones, training=True).numpy())
+        >>> bool((draws[0] == draws[1]).all())
+        True
+    """
+    for state, draw in _random_states(model, seed):
+        state.assign(tf.cast(draw, state.dtype))
+
+
+def _random_states(model: keras.Model, seed: tf.Tensor) -> list[tuple[keras.Variable, tf.Tensor]]:
+    """The state of every layer that draws random numbers, with a [2] seed of its own under `seed`."""
+    states = [generator.state for layer in model._flatten_layers() for generator in layer._seed_generators]
+    return [(state, seeding.fold_in(seed, index)) for index, state in enumerate(states)]
 
 
 def _policy_and_value(outputs):

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from kerasrl_pg import ops, seeding
 from kerasrl_pg.models import preprocessing
-from kerasrl_pg.models.actor_critic import PolicyOutput
+from kerasrl_pg.models.actor_critic import PolicyOutput, reseed
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.spaces import check_observation_space
@@ -155,6 +155,27 @@ class QPolicy:
         """The ε-greedy distribution, and the best action's value."""
         action_values = self.action_values(observation, training)
         return PolicyOutput(ops.EpsilonGreedy(action_values, self.epsilon), tf.reduce_max(action_values, axis=-1))
+
+    def reseed(self, seed: tf.Tensor) -> None:
+        """See `models.actor_critic.reseed`."""
+        reseed(self.model, seed)
+
+    def copy(self) -> QPolicy:
+        """The same values by a network with variables of its own: a target network.
+
+        Raises:
+            ValueError: a subclassed model that Keras cannot copy.
+        """
+        try:
+            model = keras.models.clone_model(self.model)
+            copy = QPolicy(model, self.observation_space, self.action_space, self.epsilon)  # its check builds the model
+            model.set_weights(self.model.get_weights())
+        except Exception as error:  # whatever a user's `__init__` raises; weights of other shapes
+            raise ValueError(
+                f"the target network is a copy of the model, and {self.model.name!r} cannot be copied: let its "
+                "__init__ take **kwargs and give it a get_config, or learn without a target network"
+            ) from error
+        return copy
 
 
 def _trunk(observation_space: spaces.Space, trunk: keras.Model | None, seed: int, num_heads: int):

@@ -81,6 +81,7 @@ class OffPolicyProgram:
     def learn(self, carry: QCarry, experience: Any, number: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Metrics]:
         """Gradient steps, each on a batch of its own; only the priorities of what is carried change."""
         algorithm, names = self._agent.algorithm, list[str]()
+        self._agent.policy.reseed(seed)
         importance = _importance_exponent(self._agent, number * self._steps_per_update)
 
         def gradient_step(i, changed, total):
@@ -159,6 +160,7 @@ class OffPolicyEngine:
         self._learn = compiled(
             self._learn_in_graph,
             self._batches_spec(),
+            SEED,
             tf.TensorSpec([], tf.int32),
             jit_compile=jit_compile and agent.strategy is None,
         )
@@ -202,7 +204,7 @@ class OffPolicyEngine:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The fields of `Episodes` and `valid`, [N] each."""
         started = time.perf_counter()
-        seed = tf.constant(rng.integers(2**31, size=2, dtype=np.int32))
+        seed = _draw_seed(rng)
         observation = map_observation(tf.constant, self._observation)
         action, env_action = (x.numpy() for x in self._act(observation, seed, epsilon))
         acted = time.perf_counter()
@@ -234,7 +236,7 @@ class OffPolicyEngine:
         # The largest weight of each batch is 1, not that of all together.
         batches = batches._replace(weight=batches.weight / batches.weight.max(axis=1, keepdims=True))
         batches = tf.nest.map_structure(tf.constant, batches)
-        packed, error = (x.numpy() for x in self._learn(batches, tf.constant(steps)))
+        packed, error = (x.numpy() for x in self._learn(batches, _draw_seed(rng), tf.constant(steps)))
         if np.isfinite(error).all():  # of a network that diverged there are none; its loss tells the callbacks
             self._replay.update_priorities(drawn.index, error.ravel())
         return packed
@@ -243,8 +245,9 @@ class OffPolicyEngine:
         action = ops.EpsilonGreedy(self.agent.policy.action_values(observation), epsilon).sample(seed)
         return action, ops.to_environment(self.agent.action_space, action)
 
-    def _learn_in_graph(self, batches: Transitions, steps: tf.Tensor):
+    def _learn_in_graph(self, batches: Transitions, seed: tf.Tensor, steps: tf.Tensor):
         algorithm, names = self.agent.algorithm, list[str]()
+        self.agent.policy.reseed(seed)
         errors = tf.TensorArray(tf.float32, algorithm.gradient_steps, element_shape=[algorithm.batch_size])
 
         def gradient_step(i, total, errors):
@@ -298,6 +301,10 @@ class OffPolicyEngine:
 
 def _steps_per_update(agent: Agent, num_envs: int) -> int:
     return agent.algorithm.rollout_length * num_envs * agent.learner.num_workers
+
+
+def _draw_seed(rng: np.random.Generator) -> tf.Tensor:
+    return tf.constant(rng.integers(2**31, size=2, dtype=np.int32))
 
 
 def _importance_exponent(agent: Agent, steps: tf.Tensor | int) -> tf.Tensor:

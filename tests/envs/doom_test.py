@@ -299,7 +299,8 @@ def test_doom_trains_for_real_and_says_under_which_protocol(vizdoom, tmp_path):
 
 
 def test_a_film_shows_what_the_agent_sees(vizdoom):
-    frames, differences = [], []
+    frames: list[np.ndarray] = []
+    differences: list[float] = []
 
     class Chance:
         """Acts at random and compares what it sees with the film's newest picture."""

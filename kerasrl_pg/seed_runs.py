@@ -40,6 +40,10 @@ class SeedRun:
     """Every episode of the training."""
     weights: list[np.ndarray]
     """Of the model, at the end."""
+    optimizer_variables: list[np.ndarray]
+    """At the end."""
+    updates: int
+    """Of the algorithm."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,9 @@ class SeedRuns:
     """The agent that all were trained with, as the last training left it."""
 
     def agent_of(self, seed: int) -> Agent:
-        """The agent with the weights, the history and the episodes of one seed.
+        """The agent as one seed left it; there is one agent, so the next call changes it.
+
+        Trained further, it begins new episodes, and with an empty replay.
 
         Raises:
             ValueError: a seed that was not trained.
@@ -71,21 +77,25 @@ class SeedRuns:
         found = [run for run in self.runs if run.seed == seed]
         if not found:
             raise ValueError(f"seed must be one of {[run.seed for run in self.runs]}, got {seed!r}")
-        self.agent.model.set_weights(found[0].weights)
-        self.agent.history.history, self.agent.episodes = found[0].history, found[0].episodes
-        return self.agent
+        run, agent = found[0], self.agent
+        agent.restart(seed, run.weights, run.optimizer_variables)
+        agent.history.history, agent.episodes, agent.updates = run.history, run.episodes, run.updates
+        agent.history.epoch = list(range(len(run.history["steps"])))
+        agent.steps = int(run.history["steps"][-1])
+        return agent
 
     def curve(self, name: str = "episode_return") -> tuple[np.ndarray, np.ndarray]:
         """A column of the histories: environment steps [E] and values [seeds, E], up to the shortest training.
 
+        Where episodes are whole, an epoch ends at another step for each seed: then the steps are the seeds' mean.
+
         Raises:
             ValueError: the histories have no such column.
         """
-        known = self.runs[0].history
-        if name not in known:
-            raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
+        self._check_name(name)
         epochs = min(len(run.history[name]) for run in self.runs)
-        return np.array(known["steps"][:epochs]), np.array([run.history[name][:epochs] for run in self.runs])
+        steps, values = (np.array([run.history[each][:epochs] for run in self.runs]) for each in ("steps", name))
+        return steps.mean(axis=0), values
 
     def mean(self, name: str = "episode_return") -> np.ndarray:
         """[E] the mean over the seeds."""
@@ -100,7 +110,10 @@ class SeedRuns:
 
         Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
         (arXiv:2108.13264).
+
+        A quarter of the seeds, rounded down, is left out at either end; of fewer than 4, none.
         """
+        self._check_name(name)
         last = np.array([run.history[name][-1] for run in self.runs])
         value = float(_middle_mean(last))
         if len(last) == 1 or np.ptp(last) == 0:
@@ -116,6 +129,11 @@ class SeedRuns:
             writer.writerow(["seed", *names])
             for run in self.runs:
                 writer.writerows(zip([run.seed] * len(run.history["steps"]), *run.history.values(), strict=True))
+
+    def _check_name(self, name: str) -> None:
+        known = self.runs[0].history
+        if name not in known:
+            raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
 
 
 def fit_seeds(
@@ -210,7 +228,17 @@ def fit_seeds(
                 stop_return=stop_return,
                 after_epoch=evaluation(agent, environment, episodes=eval_episodes, seed=seed, sample=eval_sample),
             )
-            runs.append(SeedRun(seed, agent.history.history, agent.episodes, agent.model.get_weights()))
+            optimizer_variables = [np.array(variable) for variable in agent.optimizer.variables]
+            runs.append(
+                SeedRun(
+                    seed,
+                    agent.history.history,
+                    agent.episodes,
+                    agent.model.get_weights(),
+                    optimizer_variables,
+                    agent.updates,
+                )
+            )
             if verbose:
                 print(f"seed {seed}: episode_return {agent.episodes.mean_return():.4g} after {agent.steps} steps")
     finally:
@@ -225,7 +253,7 @@ def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> 
     Args:
         env: as in `fit_agent`.
         algorithms: what to call it, to an algorithm, a name or the name of a preset.
-        **arguments: those of `fit_seeds`, the same for all.
+        arguments: those of `fit_seeds` by name, the same for all.
 
     Returns:
         The runs by name; `plot_seeds` draws them in one figure.

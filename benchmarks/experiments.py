@@ -1,0 +1,142 @@
+"""The experiments of the documents that compare: several methods or settings over several seeds, in one figure.
+
+    python benchmarks/experiments.py lab              # three policy gradients, 10 seeds
+    python benchmarks/experiments.py entropy          # REINFORCE with six weights of the entropy bonus
+    python benchmarks/experiments.py report           # docs/experiments.md, from docs/results/*
+
+What an experiment measured is in `docs/results/<experiment>/`: the histories as CSV, the figure, a JSON with the times.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import typer
+from results import RESULTS, ROOT, machine
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+LAB = {
+    "policy gradient": "lab-policy-gradient",
+    "baseline: mean of the batch": "lab-baselined-policy-gradient",
+    "actor-critic": "lab-actor-critic",
+}
+ENTROPY_COEFS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.5)
+ROUNDS = 15
+
+
+@app.command()
+def lab():
+    """10,000 steps on CartPole-v1; every 500, five games with actions drawn from the policy."""
+    measure("lab", LAB, seeds=10, steps=10_000, steps_per_epoch=500, eval_episodes=5)
+
+
+@app.command()
+def entropy():
+    """Rounds of 100 episodes on CartPole-v1 and 10 test games each; a film of each weight's first seed."""
+    from dataclasses import replace
+
+    import kerasrl_pg as krl
+    from kerasrl_pg.presets import PRESETS
+
+    preset = PRESETS["cartpole-reinforce-document"]
+    settings = preset.build(preset.steps, preset.num_envs)
+    algorithms = {f"{coef:g}": replace(settings.algorithm, entropy_coef=coef) for coef in ENTROPY_COEFS}
+    runs = measure(
+        "entropy",
+        algorithms,
+        seeds=3,
+        steps=10_000_000,
+        num_envs=preset.num_envs,
+        model=settings.model,
+        optimizer=settings.optimizer,
+        eval_episodes=10,
+        callbacks=lambda seed: [StopAfter(ROUNDS)],
+    )
+    for name, each in runs.items():
+        film = RESULTS / "entropy" / f"coef-{name}.mp4"
+        film.unlink(missing_ok=True)
+        krl.record_video(each.agent_of(0), film, seed=0)
+
+
+@app.command()
+def report():
+    """Write docs/experiments.md."""
+    lines = [HEADER]
+    for path in sorted(RESULTS.glob("*/experiment.json")):
+        lines += section(json.loads(path.read_text()))
+    (ROOT / "docs" / "experiments.md").write_text("\n".join(lines))
+
+
+HEADER = """# Experiments
+
+Written by `python benchmarks/experiments.py report` from what the experiments measured. Returns are those of test games
+whose actions are drawn from the policy, on Gymnasium's own environment; intervals are 95 % bootstrap intervals of the
+interquartile mean over the seeds, after the last epoch. The bands in the figures are one standard deviation.
+"""
+
+
+def measure(name: str, algorithms: dict[str, Any], **arguments: Any):
+    """Run an experiment and write what came out."""
+    import kerasrl_pg as krl
+
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    runs = krl.fit_sweep("CartPole-v1", algorithms, eval_sample=True, **arguments)
+    seconds = time.perf_counter() - started
+    krl.plot_seeds(runs, folder / "returns.png", name="eval_return")
+    finals = {}
+    for label, each in runs.items():
+        each.to_csv(folder / f"{label.replace(' ', '-').replace(':', '')}.csv")
+        interval = each.interquartile_mean("eval_return")
+        finals[label] = {"value": interval.value, "low": interval.low, "high": interval.high}
+    result = {
+        "experiment": name,
+        "seconds": seconds,
+        "seeds": arguments["seeds"],
+        "finals": finals,
+        "machine": machine(),
+        "command": f"python benchmarks/experiments.py {name}",
+    }
+    (folder / "experiment.json").write_text(json.dumps(result, indent=1))
+    return runs
+
+
+def StopAfter(epochs: int):
+    """A callback that ends training after so many epochs."""
+    import keras
+
+    def stop(epoch, logs):
+        callback.model.stop_training = epoch + 1 >= epochs
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    return callback
+
+
+def section(result: dict[str, Any]) -> list[str]:
+    """An experiment's figure and table."""
+    rows = [
+        f"| {label} | {final['value']:.1f} [{final['low']:.1f}, {final['high']:.1f}] |"
+        for label, final in result["finals"].items()
+    ]
+    name = result["experiment"]
+    return [
+        f"## {name}",
+        "",
+        f"![Return of test games against environment steps](results/{name}/returns.png)",
+        "",
+        "| | return |",
+        "|---|---|",
+        *rows,
+        "",
+        f"{result['seeds']} seeds each; {result['seconds']:.0f} s in all, compilation and test games included. "
+        f"Again: `{result['command']}`.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    app()

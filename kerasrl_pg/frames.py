@@ -1,0 +1,83 @@
+"""Screens made small, exactly: the same bytes from NumPy, from TensorFlow and from ale-py.
+
+A small pixel is the mean of the area of the screen that it covers, as OpenCV's INTER_AREA has it. The weights are kept
+as integers and their sum is divided by once: with frames of up to 256 x 256 pixels every sum is an integer below 2²⁴,
+which float32 holds exactly in whatever order it is added up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Crop = tuple[int, int, int, int]
+"""(top, bottom, left, right): rows top to bottom - 1 and columns left to right - 1 are kept."""
+
+
+def area_weights(length: int, small: int) -> np.ndarray:
+    """[small, length] float32 integers: how much of each pixel each small pixel covers, in units of 1 / small.
+
+    Args:
+        length: pixels before.
+        small: pixels after.
+
+    Returns:
+        The weights; each row sums to `length`.
+
+    Raises:
+        ValueError: there would be more pixels than before.
+
+    Example:
+        >>> area_weights(3, 2).tolist()
+        [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]
+    """
+    if not 0 < small <= length:
+        raise ValueError(f"a length of {length} pixels can be made one of 1 to {length}, got {small!r}")
+    begins = np.arange(small)[:, None] * length  # [small, 1], in units of 1 / (small · length)
+    pixels = np.arange(length)[None] * small  # [1, length]
+    covered = np.minimum(begins + length, pixels + small) - np.maximum(begins, pixels)  # [small, length]
+    return np.maximum(covered, 0).astype(np.float32)
+
+
+def crop_and_resize(frames: np.ndarray, crop: Crop | None, size: int) -> np.ndarray:
+    """Cut a region out of frames and make it `size` pixels high and wide.
+
+    Args:
+        frames: [..., height, width] uint8.
+        crop: what is kept; None for all.
+        size: height and width of the result.
+
+    Returns:
+        [..., size, size] uint8.
+
+    Raises:
+        ValueError: `crop` does not lie within the frames, or is smaller than `size`.
+
+    Example:
+        >>> crop_and_resize(np.array([[0, 0, 10, 20], [0, 0, 30, 40]], np.uint8), (0, 2, 2, 4), size=1).tolist()
+        [[25]]
+    """
+    height, width = frames.shape[-2:]
+    top, bottom, left, right = check_crop(crop or (0, height, 0, width), height, width, size)
+    rows, columns = area_weights(bottom - top, size), area_weights(right - left, size)
+    region = frames[..., top:bottom, left:right].astype(np.float32)
+    total = rows @ region @ columns.T  # [..., size, size]
+    return np.rint(total / np.float32((bottom - top) * (right - left))).astype(np.uint8)
+
+
+def check_crop(crop: Crop, height: int, width: int, size: int) -> Crop:
+    """The crop itself; ValueError unless it lies within height and width and holds `size` pixels each way.
+
+    Example:
+        >>> check_crop((14, 196, 8, 159), 210, 160, 84)
+        (14, 196, 8, 159)
+    """
+    good = len(crop) == 4 and all(isinstance(edge, int) and not isinstance(edge, bool) for edge in crop)
+    if good:
+        top, bottom, left, right = crop
+        good = 0 <= top <= bottom - size and bottom <= height and 0 <= left <= right - size and right <= width
+    if not good:
+        raise ValueError(
+            f"crop must be (top, bottom, left, right) within {height} x {width} pixels and at least {size} apart, "
+            f"got {crop!r}"
+        )
+    return crop

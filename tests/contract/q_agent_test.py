@@ -1,0 +1,486 @@
+"""A Q-learning agent from `fit_agent` to its export: every variant, every door, every mistake."""
+
+import csv
+import pathlib
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from keras.optimizers.schedules import PolynomialDecay
+
+import kerasrl_pg as krl
+from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
+from kerasrl_pg.export import export_policy
+from kerasrl_pg.models import QPolicy, dueling_q_network, mlp_trunk, q_network
+from tests.algorithms.tabular_q import table_policy
+from tests.learning.tasks import Corridor, GymnasiumSalary, Salary, true_values
+
+VECTOR, THREE = spaces.Box(-1, 1, (4,)), spaces.Discrete(3, start=5)
+CARTPOLE = gymnasium.spec("CartPole-v1").make().unwrapped
+SPACES = CARTPOLE.observation_space, CARTPOLE.action_space
+
+SMALL = DQN(rollout_length=5, batch_size=8, learning_starts=20, replay_size=200, target_every=3, epsilon=0.5)
+"""With two environments an update is 10 steps, and the third is the first to learn."""
+
+
+def small(**settings):
+    return DQN(**{**vars(SMALL), **settings})
+
+
+def fit(algorithm=SMALL, *, env="CartPole-v1", **arguments):
+    """Interpreted: XLA's compilation would take most of the time."""
+    settings = {"steps": 60, "num_envs": 2, "steps_per_epoch": 20, "jit_compile": False, "verbose": 0}
+    return krl.fit_agent(env, algorithm, **{**settings, **arguments})
+
+
+# Variants
+
+
+def own_trunk():
+    return keras.Sequential([keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.1)])
+
+
+def own_model():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, {"action_values": keras.layers.Dense(2)(keras.layers.Dense(8, "relu")(inputs))})
+
+
+class OwnSubclass(keras.Model):
+    def __init__(self, units=8, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.hidden, self.head = units, keras.layers.Dense(units, "relu"), keras.layers.Dense(2)
+
+    def call(self, observation, training=False):
+        return {"action_values": self.head(self.hidden(observation))}
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+VARIANTS = {
+    "dqn": (SMALL, None),
+    "double": (small(double=True), None),
+    "prioritized": (small(sampler=Prioritized()), None),
+    "n-step": (small(n_step=3), None),
+    "no target network": (small(target_every=None), None),
+    "all at once": (small(double=True, sampler=Prioritized(), n_step=3, gradient_steps=2, max_gradient_norm=1.0), None),
+    "dueling by the mean": (SMALL, lambda: dueling_q_network(*SPACES)),
+    "dueling by the maximum": (SMALL, lambda: dueling_q_network(*SPACES, baseline="max")),
+    "own trunk": (SMALL, own_trunk),
+    "own model": (SMALL, own_model),
+    "own subclass": (SMALL, lambda: OwnSubclass(9)),
+    "nfq": (NFQ(rollout_length=5, gradient_steps=3, learning_starts=20, replay_size=200), None),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains_acts_and_is_evaluated(name):
+    algorithm, build = VARIANTS[name]
+    model = None if build is None else build()
+    first = None if build is None else [weight.copy() for weight in model.get_weights()]
+    agent = fit(algorithm, model=model, in_graph=False)
+    assert agent.optimizer.iterations == 4 * algorithm.gradient_steps
+    assert np.isfinite(agent.history.history["loss"][1:]).all()
+    if first:
+        assert any((a != b).any() for a, b in zip(first, agent.model.get_weights(), strict=False))
+    result = agent.evaluate(episodes=2, seed=1)
+    assert result.mean >= 1
+    assert agent.act(np.zeros((7, 4))).shape == (7,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains_in_the_graph(name, jit_compile):
+    algorithm, build = VARIANTS[name]
+    agent = fit(algorithm, model=None if build is None else build(), jit_compile=jit_compile)
+    assert agent.optimizer.iterations == 4 * algorithm.gradient_steps
+    assert np.isfinite(agent.history.history["loss"][1:]).all()
+
+
+def test_a_whole_model_is_used_as_it_is_and_a_trunk_gets_a_head():
+    model, trunk = own_model(), own_trunk()
+    assert fit(model=model, in_graph=False, steps=10).model is model
+    with_head = fit(model=trunk, in_graph=False, steps=10).model
+    assert trunk in with_head.layers
+    assert with_head(np.zeros((3, 4), np.float32))["action_values"].shape == (3, 2)
+
+
+# What a training tells
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One training in the graph with the callbacks that users have, its first epoch without any learning."""
+    directory = tmp_path_factory.mktemp("callbacks")
+    agent = fit(
+        callbacks=[
+            keras.callbacks.CSVLogger(directory / "log.csv"),
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.EarlyStopping("episode_return", mode="max", patience=50),
+            keras.callbacks.ModelCheckpoint(directory / "best.keras", monitor="td_error", save_best_only=True),
+            keras.callbacks.TensorBoard(directory / "events"),
+        ],
+        eval_episodes=1,
+        model=mlp_trunk((8,), seed=1),
+    )
+    return agent, directory
+
+
+def test_both_kinds_of_environment_log_the_same_names_but_for_the_time_it_takes_to_store(trained):
+    in_graph, outside = trained[0].history.history.keys(), fit(in_graph=False, eval_episodes=1).history.history.keys()
+    assert outside - in_graph == {"storing_share"}
+    assert in_graph - outside == set()
+
+
+def test_keras_callbacks_bear_an_epoch_without_learning(trained):
+    agent, directory = trained
+    history = agent.history.history
+    assert agent.steps == 60
+    assert np.isnan(history["loss"]).tolist() == [True, False, False]
+    with open(directory / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, values in history.items():
+        assert [float(row[name]) for row in rows] == pytest.approx(values, nan_ok=True)
+    assert list((directory / "events" / "train").glob("events.*"))
+
+
+def test_the_best_models_file_is_a_network_that_keras_reads(trained):
+    agent, directory = trained
+    model = keras.saving.load_model(directory / "best.keras")
+    assert model(np.zeros((5, 4), np.float32))["action_values"].shape == (5, 2)
+    assert type(model.optimizer) is type(agent.optimizer)
+
+
+def test_many_seeds_are_the_trainings_of_each_seed():
+    runs = krl.fit_seeds(
+        "CartPole-v1", small(sampler=Prioritized()), seeds=(3, 4), steps=60, num_envs=2, steps_per_epoch=20,
+        model=q_network, jit_compile=False, verbose=0,
+    )  # fmt: skip
+    alone = fit(small(sampler=Prioritized()), seed=4)
+    for weight, expected in zip(runs.runs[1].weights, alone.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert runs.runs[1].episodes.episode_return == alone.episodes.episode_return
+    np.testing.assert_array_equal(runs.runs[1].history["loss"], alone.history.history["loss"])
+
+
+# Acting
+
+
+def test_the_best_action_is_taken_or_drawn_with_the_exploration_rate_that_training_ended_with():
+    agent = fit(small(epsilon=PolynomialDecay(1.0, 10, 0.4)), in_graph=False)
+    observations = np.random.default_rng(0).uniform(-1, 1, (4000, 4)).astype(np.float32)
+    best = agent.policy.action_values(observations).numpy().argmax(axis=1)
+    np.testing.assert_array_equal(agent.act(observations), best)
+    drawn = agent.act(observations, sample=True, seed=3)
+    np.testing.assert_array_equal(agent.act(observations, sample=True, seed=3), drawn)
+    assert np.mean(drawn == best) == pytest.approx(0.6 + 0.4 / 2, abs=0.03)
+
+
+def test_a_film_is_made_of_an_agent_of_action_values(tmp_path):
+    path = krl.record_video(fit(in_graph=False, steps=10), tmp_path / "film.gif")
+    assert path.stat().st_size > 0
+
+
+# Time limits and exact values
+
+TABLE = keras.optimizers.Adam(PolynomialDecay(0.1, 1_500, 0.0))
+
+
+def learn_table(env, algorithm, steps=6_000):
+    """One-hot states and no hidden layer: a table of action values, learned from what random play shows."""
+    identity = keras.Sequential([keras.layers.Identity()])
+    return krl.fit_agent(env, algorithm, steps=steps, model=identity, optimizer=TABLE, jit_compile=False, verbose=0)
+
+
+def exploring(algorithm=DQN, **settings):
+    """16 environments make an update of 64 steps, and 94 updates of 16 gradient steps in all."""
+    common = {"rollout_length": 4, "gradient_steps": 16, "batch_size": 64, "discount": 0.9, "epsilon": 1.0}
+    return algorithm(**{**common, "learning_starts": 64, "replay_size": 4_000, **settings})
+
+
+def values_of(agent, states):
+    return agent.policy.action_values(tf.range(states)).numpy()
+
+
+@pytest.mark.parametrize("terminates", [True, False], ids=["terminated", "truncated"])
+def test_a_time_limit_is_not_the_end_of_the_task(terminates):
+    """Of a salary of 1 a step, cut after ten, 1 / (1 - γ) = 10 is to be had at every step, and not a bit less."""
+    agent = learn_table(Salary(terminates), exploring(target_every=16, n_step=3))
+    wanted = true_values(terminates, discount=0.9)
+    np.testing.assert_allclose(values_of(agent, 10), np.stack([wanted, wanted], axis=1), rtol=0.01)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_nor_is_it_in_gymnasium_whichever_way_it_resets(mode):
+    env = SyncVectorEnv([lambda: GymnasiumSalary(terminates=False)] * 16, autoreset_mode=mode)
+    agent = learn_table(env, exploring(NFQ, gradient_steps=16))
+    np.testing.assert_allclose(values_of(agent, 10), 10.0, rtol=0.01)
+
+
+def best_of_corridor(discount=0.9) -> np.ndarray:
+    """[6, 2] by hand: the reward is 1 on leaving the last place; who goes left has to come back."""
+    to_go = Corridor.length - 1 - np.arange(Corridor.length)
+    right = discount**to_go
+    left = discount * right[np.maximum(np.arange(Corridor.length) - 1, 0)]
+    return np.stack([left, right], axis=1)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [exploring(target_every=16, sampler=Prioritized(importance_exponent=0.5), double=True), exploring(NFQ)],
+    ids=["double, prioritized", "nfq"],
+)
+def test_the_optimal_action_values_are_found_exactly(algorithm):
+    """Some episodes reach the end and terminate, others are cut after 40 steps somewhere in between."""
+    agent = learn_table(Corridor(), algorithm)
+    np.testing.assert_allclose(values_of(agent, Corridor.length), best_of_corridor(), atol=5e-3)
+    assert set(agent.episodes.episode_return) == {0.0, 1.0}
+    assert agent.evaluate(episodes=4).lengths.tolist() == [Corridor.length] * 4
+
+
+# Replicas
+
+
+def replicas(count):
+    """A strategy over `count` logical CPUs; none at all for 0."""
+    if count == 0:
+        return None
+    devices = [f"CPU:{index}" for index in range(count)]
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+def distributed(count, in_graph, algorithm):
+    return krl.fit_agent(
+        "CartPole-v1", algorithm, steps=20 * 20, num_envs=4, model=mlp_trunk((16,), seed=1), seed=2,
+        optimizer=keras.optimizers.Adam(1e-3), strategy=replicas(count), in_graph=in_graph, jit_compile=False,
+        verbose=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("in_graph", "counts"),
+    [
+        (True, (2,)),
+        (False, (4,)),
+        pytest.param(True, (1, 4), marks=pytest.mark.slow),
+        pytest.param(False, (1, 2), marks=pytest.mark.slow),
+    ],
+)
+def test_replicas_do_not_change_what_is_learned(in_graph, counts):
+    """Priorities, importance weights, clipping and copies to the target network included."""
+    algorithm = small(sampler=Prioritized(), double=True, n_step=2, max_gradient_norm=0.01, gradient_steps=2)
+    alone = distributed(0, in_graph, algorithm)
+    assert alone.updates == 20
+    assert np.nanmin(alone.history.history["gradient_norm"]) > 0.01  # it really was clipped
+    for count in counts:
+        other = distributed(count, in_graph, algorithm)
+        assert other.episodes.episode_return == alone.episodes.episode_return
+        for one, same in (
+            (alone.model, other.model), (alone.q_learner.target.model, other.q_learner.target.model),
+        ):  # fmt: skip
+            for weight, expected in zip(same.get_weights(), one.get_weights(), strict=True):
+                np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_that_replicas_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 2 replicas of a process, got 9"):
+        fit(small(batch_size=9), strategy=replicas(2), in_graph=False)
+
+
+# Mistakes
+
+
+def outputs_of(make):
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, make(keras.layers.Dense(8)(inputs)), name="mine")
+
+
+MISTAKES = {
+    "continuous actions": (
+        lambda **more: fit("dqn", env="Pendulum-v1", **more),
+        TypeError, r"action values are for Discrete action spaces, got Box\(.*policy gradients take others",
+    ),
+    "a policy's outputs": (
+        lambda **more: fit(model=outputs_of(lambda x: {"policy": keras.layers.Dense(2)(x)}), **more),
+        ValueError, r'output must be {"action_values": \[B, 2\]}; \'mine\' returns shapes',
+    ),
+    "too many action values": (
+        lambda **more: fit(model=outputs_of(lambda x: {"action_values": keras.layers.Dense(3)(x)}), **more),
+        ValueError, r"\[B, 2\]}; 'mine' returns shapes \{'action_values': \(2, 3\)\}",
+    ),
+    "action values for PPO": (
+        lambda **more: fit(krl.PPO(rollout_length=4), model=own_model(), **more),
+        ValueError, r'outputs must be {"policy": \[B, 2\]',
+    ),
+    "a model that cannot be copied": (
+        lambda **more: fit(model=Uncopyable(9), **more),
+        ValueError, r"the target network is a copy of the model, and '.*' cannot be copied: let its __init__",
+    ),
+    "a replay smaller than an environment needs": (
+        lambda **more: fit(small(replay_size=8, batch_size=8, n_step=5), **more),
+        ValueError, r"a capacity of 8 is 4 observations for each of 2 environments; n_step=5 needs",
+    ),
+    "a replay larger than the machine": (
+        lambda **more: fit(small(replay_size=10**12), **more),
+        MemoryError, r"a replay of capacity 1,000,000,000,000 takes",
+    ),
+    "an unknown name": (
+        lambda **more: fit("dpn", **more),
+        ValueError, r"unknown algorithm 'dpn'; did you mean dqn",
+    ),
+}  # fmt: skip
+
+
+class Uncopyable(keras.Model):
+    """Without a config, Keras would copy it with other units."""
+
+    def __init__(self, units=8):
+        super().__init__()
+        self.hidden, self.head = keras.layers.Dense(units), keras.layers.Dense(2)
+
+    def call(self, observation, training=False):
+        return {"action_values": self.head(self.hidden(observation))}
+
+
+@pytest.mark.parametrize("in_graph", [True, False], ids=["graph", "gymnasium"])
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_clear_error_and_nothing_is_written(name, in_graph, tmp_path):
+    call, error, message = MISTAKES[name]
+    with pytest.raises(error, match=message):
+        call(checkpoint=tmp_path / "agent", in_graph=in_graph)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_algorithms_checkpoint_is_refused(tmp_path):
+    fit(krl.A2C(rollout_length=5), steps=10, checkpoint=tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"checkpoint .* holds an agent of A2C, not of 'dqn'"):
+        fit("dqn", checkpoint=tmp_path / "agent")
+
+
+# Export
+
+FORMATS = ("saved_model", "litert", "onnx")
+
+
+def with_opinions(model):
+    """The weights of a new one hardly tell the actions apart."""
+    random = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign_add(random.normal(0, 0.2, weight.shape))
+    return model
+
+
+def some_observations(number):
+    return np.random.default_rng(1).uniform(-1, 1, (number, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return QPolicy(with_opinions(dueling_q_network(VECTOR, THREE)), VECTOR, THREE, epsilon=0.3)
+
+
+@pytest.fixture(scope="module")
+def exported(policy, tmp_path_factory):
+    root = tmp_path_factory.mktemp("exports")
+    return {
+        format: krl.load_policy(
+            export_policy(policy, root / format, observations=some_observations(8), metadata={}, format=format)
+        )
+        for format in FORMATS
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_names_the_action_its_value_and_that_of_every_action(policy, exported, format):
+    loaded, observations = exported[format], some_observations(7)
+    got = loaded.run({"observation": observations}, None)
+    values = policy.action_values(observations).numpy()
+    assert set(got) == {"action", "action_values", "value"}
+    np.testing.assert_allclose(got["action_values"], values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got["value"], values.max(axis=1), rtol=1e-4, atol=1e-5)
+    assert got["action"].tolist() == (5 + values.argmax(axis=1)).tolist() == loaded.act(observations).tolist()
+    listed = {entry["name"]: entry["shape"] for entry in loaded.metadata["outputs"]}
+    assert listed == {"action": [None], "action_values": [None, 3], "value": [None]}
+
+
+def test_a_saved_model_draws_with_the_policys_exploration_rate(policy, exported):
+    loaded = exported["saved_model"]
+    many = np.repeat(some_observations(1), 4000, axis=0)
+    best = loaded.act(many[0])
+    actions = loaded.act(many, sample=True, seed=1)
+    frequencies = np.bincount(actions - 5, minlength=3) / len(actions)
+    wanted = np.full(3, 0.1)
+    wanted[best - 5] += 0.7
+    np.testing.assert_allclose(frequencies, wanted, atol=0.03)  # four standard errors
+    np.testing.assert_array_equal(actions, loaded.act(many, sample=True, seed=1))
+
+
+def test_a_trained_agent_is_exported_with_its_settings(trained, tmp_path):
+    agent, _ = trained
+    loaded = krl.load_policy(agent.export(tmp_path / "policy"))
+    assert loaded.metadata["algorithm"]["name"] == "DQN"
+    assert loaded.metadata["algorithm"]["settings"]["target_every"] == 3
+    observations = some_observations(50)
+    np.testing.assert_array_equal(loaded.act(observations), agent.act(observations))
+
+
+@pytest.mark.parametrize("format", ["litert", "onnx"])
+def test_action_values_that_only_rounding_tells_apart_do_not_stop_an_export(tmp_path, format):
+    """Hundreds, as returns are: equal to within rounding relative to their size."""
+    space = spaces.Box(-1, 1, (64,))
+    observation = keras.Input(space.shape)
+    forth, back = (keras.layers.Dense(1, use_bias=False) for _ in range(2))
+    # The same sum, added up in the opposite order: each runtime rounds it in its own way.
+    both = keras.layers.Concatenate()([forth(observation), back(keras.ops.flip(observation, axis=-1))])
+    model = keras.Model(observation, {"action_values": both})
+    forth.kernel.assign(500 * forth.kernel)
+    back.kernel.assign(forth.kernel[::-1])
+    policy = QPolicy(model, space, spaces.Discrete(2), epsilon=0.0)
+    observations = np.random.default_rng(0).uniform(-1, 1, (500, 64)).astype(np.float32)
+    path = export_policy(policy, tmp_path / "policy", observations=observations, metadata={}, format=format)
+    assert krl.load_policy(path).act(observations).shape == (500,)
+
+
+def test_a_policy_that_takes_another_action_is_no_tie(tmp_path):
+    """The control: what differs by more than rounding is not let through."""
+    from kerasrl_pg import export
+
+    values = np.array([[100.0, 100.5], [1.0, 1.0 + 1e-5], [100.0, 100.0 + 1e-3]])
+    tie = export._is_tie(spaces.Discrete(2), {"action_values": values})
+    assert tie.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_bfloat16_network_is_exported_in_float32_as_action_values(tmp_path, format):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = with_opinions(q_network(VECTOR, THREE))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    policy = QPolicy(model, VECTOR, THREE, epsilon=0.3)
+    path = export_policy(policy, tmp_path / "policy", observations=some_observations(8), metadata={}, format=format)
+    got = krl.load_policy(path).run({"observation": some_observations(32)}, None)
+    assert got["action_values"].dtype == np.float32
+    np.testing.assert_allclose(got["action_values"], policy.action_values(some_observations(32)), atol=0.05)
+    assert policy.model is model  # the agent's is left as it was
+
+
+def test_a_network_that_has_diverged_is_not_exported(tmp_path):
+    policy = table_policy(np.full((2, 2), np.nan))
+    with pytest.raises(RuntimeError, match="'action_values' is not finite"):
+        export_policy(policy, tmp_path / "policy", observations=np.arange(2), metadata={})
+    assert list(pathlib.Path(tmp_path).iterdir()) == []
+
+
+def test_a_part_of_an_observation_may_have_the_name_of_an_output(tmp_path):
+    space = spaces.Dict({"action_values": VECTOR, "value": spaces.Discrete(2)})
+    policy = QPolicy(q_network(space, THREE), space, THREE, epsilon=0.0)
+    observations = {"action_values": some_observations(3), "value": np.zeros(3, int)}
+    path = export_policy(policy, tmp_path / "policy", observations=observations, metadata={}, format="onnx")
+    names = [entry["name"] for entry in krl.load_policy(path).metadata["inputs"]]
+    assert names == ["observation_action_values", "observation_value"]
