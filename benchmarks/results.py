@@ -101,7 +101,7 @@ ROWS = {
         preset="cartpole-reinforce-dropout", steps=250_000, target=475.0, stop_return=475.0
     ),
     "cartpole-actor-critic": Row(preset="cartpole-actor-critic", steps=500_000, target=290.0, stop_return=290.0),
-    **{f"cartpole-{name}": Row(preset=f"cartpole-{name}", steps=50_000, target=475.0) for name in VARIANTS},
+    **{f"cartpole-{name}": Row(preset=f"cartpole-{name}", steps=200_000, target=475.0) for name in VARIANTS},
     "acrobot-dqn": Row(preset="acrobot-dqn", steps=100_000, target=-100.0),
     "grid-nfq-simple": grid_row("grid-nfq", "simple"),
     "grid-nfq-obstacle": grid_row("grid-nfq", "obstacle"),

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from kerasrl_pg.grid_pictures import plot_action_values, plot_grid, plot_policy, plot_values
     from kerasrl_pg.models.q_network import dueling_q_network, q_network
     from kerasrl_pg.plotting import plot_episodes, plot_history, plot_seeds
+    from kerasrl_pg.screen_export import export_for_screens
     from kerasrl_pg.seed_runs import SeedRuns, fit_seeds, fit_sweep
     from kerasrl_pg.training.callbacks import StopAtReturn
     from kerasrl_pg.types import Step, TensorEnv
     from kerasrl_pg.video import record_video, show_video
+    from kerasrl_pg.video_recorder import VideoRecorder
 
 __version__ = "0.1.0"
 
@@ -56,9 +58,11 @@ _HOMES = {
     "Step": "types",
     "StopAtReturn": "training.callbacks",
     "TensorEnv": "types",
+    "VideoRecorder": "video_recorder",
     "check_tensor_env": "envs.tensor_env",
     "describe": "environment_card",
     "dueling_q_network": "models.q_network",
+    "export_for_screens": "screen_export",
     "fit_agent": "fit",
     "fit_seeds": "seed_runs",
     "fit_sweep": "seed_runs",
@@ -96,9 +100,11 @@ __all__ = [
     "Step",
     "StopAtReturn",
     "TensorEnv",
+    "VideoRecorder",
     "check_tensor_env",
     "describe",
     "dueling_q_network",
+    "export_for_screens",
     "fit_agent",
     "fit_seeds",
     "fit_sweep",

@@ -127,7 +127,8 @@ def play(
     """Film an agent."""
     _start_tensorflow()
     from kerasrl_pg.agent import load_agent
-    from kerasrl_pg.video import check_video_path, record_video
+    from kerasrl_pg.video import record_video
+    from kerasrl_pg.video_recorder import check_video_path
 
     check_video_path(video)
     print(record_video(load_agent(agent_dir), video, episodes=episodes, seed=seed))

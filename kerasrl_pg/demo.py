@@ -17,7 +17,8 @@ from kerasrl_pg.evaluate import Evaluation
 from kerasrl_pg.fit import fit_agent
 from kerasrl_pg.plotting import plot_history
 from kerasrl_pg.presets import PRESETS
-from kerasrl_pg.video import check_video_path, record_video
+from kerasrl_pg.video import record_video
+from kerasrl_pg.video_recorder import check_video_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

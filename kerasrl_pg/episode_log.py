@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ class EpisodeLog:
         """Undiscounted sum of rewards, in the environment's units."""
         self.episode_length: list[int] = []
         """In environment steps."""
+        self._best = -math.inf
 
     def __len__(self) -> int:
         return len(self.step)
@@ -38,6 +40,15 @@ class EpisodeLog:
         self.step.extend(int(value) for value in step)
         self.episode_return.extend(float(value) for value in episode_return)
         self.episode_length.extend(int(value) for value in episode_length)
+        if len(self) >= WINDOW and len(episode_return):
+            latest = self.episode_return[-(len(episode_return) + WINDOW - 1) :]
+            means = np.convolve(latest, np.ones(WINDOW), mode="valid") / WINDOW  # of those that end with a new one
+            self._best = max(self._best, float(means.max()))
+
+    @property
+    def best_return(self) -> float:
+        """Best mean return of 100 successive episodes so far; NaN before there are so many."""
+        return self._best if len(self) >= WINDOW else float("nan")
 
     def mean_return(self, window: int = WINDOW) -> float:
         """Mean return of the last `window` episodes; NaN before the first."""

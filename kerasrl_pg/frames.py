@@ -7,6 +7,9 @@ which float32 holds exactly in whatever order it is added up.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 
 Crop = tuple[int, int, int, int]
@@ -58,26 +61,42 @@ def crop_and_resize(frames: np.ndarray, crop: Crop | None, size: int) -> np.ndar
     """
     height, width = frames.shape[-2:]
     top, bottom, left, right = check_crop(crop or (0, height, 0, width), height, width, size)
-    rows, columns = area_weights(bottom - top, size), area_weights(right - left, size)
     region = frames[..., top:bottom, left:right].astype(np.float32)
-    total = rows @ region @ columns.T  # [..., size, size]
+    nothing = np.zeros((), np.float32)
+    lower = sum((weight[:, None] * region[..., row, :] for row, weight in _parts(bottom - top, size)), nothing)
+    total = sum((weight * lower[..., column] for column, weight in _parts(right - left, size)), nothing)
     return np.rint(total / np.float32((bottom - top) * (right - left))).astype(np.uint8)
 
 
-def check_crop(crop: Crop, height: int, width: int, size: int) -> Crop:
+@functools.cache
+def _parts(length: int, small: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The product with `area_weights`, most of which are 0, as a few sums: `(pixel, its weight)`, each [small].
+
+    A product of matrices would do as well, but NumPy spreads that over the cores that learn.
+    """
+    weights = area_weights(length, small)
+    first = (weights > 0).argmax(axis=1)  # [small]
+    most = int((weights > 0).sum(axis=1).max())
+    pixels = [np.minimum(first + part, length - 1) for part in range(most)]
+    rows = np.arange(small)
+    return [
+        (pixel, np.where(first + part < length, weights[rows, pixel], np.float32(0)))
+        for part, pixel in enumerate(pixels)
+    ]
+
+
+def check_crop(crop: Sequence[int], height: int, width: int, size: int) -> Crop:
     """The crop itself; ValueError unless it lies within height and width and holds `size` pixels each way.
 
     Example:
         >>> check_crop((14, 196, 8, 159), 210, 160, 84)
         (14, 196, 8, 159)
     """
-    good = len(crop) == 4 and all(isinstance(edge, int) and not isinstance(edge, bool) for edge in crop)
-    if good:
+    if len(crop) == 4 and all(isinstance(edge, int) and not isinstance(edge, bool) for edge in crop):
         top, bottom, left, right = crop
-        good = 0 <= top <= bottom - size and bottom <= height and 0 <= left <= right - size and right <= width
-    if not good:
-        raise ValueError(
-            f"crop must be (top, bottom, left, right) within {height} x {width} pixels and at least {size} apart, "
-            f"got {crop!r}"
-        )
-    return crop
+        if 0 <= top <= bottom - size and bottom <= height and 0 <= left <= right - size and right <= width:
+            return top, bottom, left, right
+    raise ValueError(
+        f"crop must be (top, bottom, left, right) within {height} x {width} pixels and at least {size} apart, "
+        f"got {tuple(crop)!r}"
+    )

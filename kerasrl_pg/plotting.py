@@ -100,7 +100,7 @@ def plot_seeds(
 
     Example:
         >>> from kerasrl_pg.seed_runs import fit_seeds
-        >>> runs = fit_seeds("CartPole-v1", "a2c", seeds=2, steps=512, verbose=0)
+        >>> runs = fit_seeds("CartPole-v1", "a2c", seeds=2, steps=512, jit_compile=False, verbose=0)
         >>> figure = plot_seeds({"A2C": runs}, name="entropy")
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['A2C']

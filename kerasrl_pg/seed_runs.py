@@ -189,7 +189,7 @@ def fit_seeds(
         TypeError: as `fit_agent` does.
 
     Example:
-        >>> runs = fit_seeds("CartPole-v1", "a2c", seeds=2, steps=512, verbose=0)
+        >>> runs = fit_seeds("CartPole-v1", "a2c", seeds=2, steps=512, jit_compile=False, verbose=0)
         >>> steps, returns = runs.curve("episode_return")
         >>> returns.shape
         (2, 2)
@@ -264,7 +264,7 @@ def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> 
     Example:
         >>> from kerasrl_pg.algorithms import A2C
         >>> coefs = {f"entropy_coef {coef}": A2C(entropy_coef=coef) for coef in (0.0, 0.1)}
-        >>> runs = fit_sweep("CartPole-v1", coefs, seeds=2, steps=512, verbose=0)
+        >>> runs = fit_sweep("CartPole-v1", coefs, seeds=2, steps=512, jit_compile=False, verbose=0)
         >>> [len(each.runs) for each in runs.values()]
         [2, 2]
     """

@@ -16,10 +16,7 @@ import numpy as np
 from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari, make_atari_screens
 from kerasrl_pg.envs.doom import TICS_PER_SECOND, DoomProtocol, is_doom, make_doom, make_doom_screen
 from kerasrl_pg.envs.make import make_render_env
-
-LEGIBLE_HEIGHT = 400
-"""Pixels. Frames that are lower (an Atari screen has 210) are enlarged by a whole factor to about this."""
-DEFAULT_FPS = 30
+from kerasrl_pg.video_recorder import DEFAULT_FPS, VideoRecorder, check_video_path, rendered_frame
 
 
 def record_video(
@@ -53,45 +50,19 @@ def record_video(
         ValueError: the suffix is neither .mp4 nor .gif; `episodes`, `fps` or `size` is not positive; `env`
             renders no frames; or the agent knows no environment and none was passed.
     """
-    path = pathlib.Path(path)
+    if episodes < 1:
+        raise ValueError(f"episodes must be positive, got {episodes!r}")
     check_video_path(path)
-    for name, value in (("episodes", episodes), ("fps", fps), ("size", size)):
-        if value is not None and np.any(np.asarray(value) <= 0):
-            raise ValueError(f"{name} must be positive, got {value!r}")
-
     with ExitStack() as stack:
         if env is not None:
             frames, own_fps = _frames(agent, env, episodes, seed), env.metadata.get("render_fps")
         else:
             frames, own_fps = _frames_of_own_environment(agent, episodes, seed, stack)
-        # A film that broke off half-way must not stand under the name of a whole one.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".unfinished-{path.name}")
-        stack.callback(unfinished.unlink, missing_ok=True)
-        with _open_writer(unfinished, fps or own_fps or DEFAULT_FPS) as writer:
+        natural = own_fps or DEFAULT_FPS
+        with VideoRecorder(path, fps=natural if fps is None else fps, size=size) as video:
             for frame in frames:
-                writer.append_data(_resize(frame, size))
-        unfinished.rename(path)
-    return path
-
-
-def check_video_path(path: str | os.PathLike) -> None:
-    """Raise what `record_video` would, without recording: before a long training, for example.
-
-    Raises:
-        FileExistsError: `path` exists.
-        ImportError: the extra `video` is not installed.
-        ValueError: the suffix is neither .mp4 nor .gif.
-    """
-    path = pathlib.Path(path)
-    if path.suffix not in (".mp4", ".gif"):
-        raise ValueError(f"a video's path must end in .mp4 or .gif, got {str(path)!r}")
-    if path.exists():
-        raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
-    try:
-        import imageio_ffmpeg  # noqa: F401
-    except ImportError as error:
-        raise ImportError('recording needs the extra "video": pip install "kerasrl-pg[video]"') from error
+                video.add(frame)
+    return video.path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +82,7 @@ def show_video(path: str | os.PathLike) -> EmbeddedVideo:
     """A film as the last line of a notebook's cell.
 
     Args:
-        path: what `record_video` wrote.
+        path: what `record_video` or a `VideoRecorder` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -124,23 +95,14 @@ def show_video(path: str | os.PathLike) -> EmbeddedVideo:
 
 def _frames(agent: Any, env: gymnasium.Env, episodes: int, seed: int) -> Iterator[np.ndarray]:
     """[height, width, 3] uint8, one at the start of an episode and one after every step."""
-    if env.render_mode != "rgb_array":
-        raise ValueError(f'env must be made with render_mode="rgb_array", got {env.render_mode!r}')
     for episode in range(episodes):
         observation, _ = env.reset(seed=seed if episode == 0 else None)
-        yield _rendered(env)
+        yield rendered_frame(env)
         ended = False
         while not ended:
             observation, _, terminated, truncated, _ = env.step(agent.act(observation))
-            yield _rendered(env)
+            yield rendered_frame(env)
             ended = terminated or truncated
-
-
-def _rendered(env: gymnasium.Env) -> np.ndarray:
-    frame = env.render()
-    if not isinstance(frame, np.ndarray):
-        raise ValueError(f"env must render one frame as an array, it rendered {type(frame).__name__}")
-    return frame
 
 
 def _frames_of_own_environment(
@@ -156,7 +118,7 @@ def _frames_of_own_environment(
     if is_doom(agent.environment.id):
         doom_protocol = DoomProtocol(**agent.environment.protocol)
         return _doom_frames(agent, agent.environment.id, doom_protocol, episodes, seed), TICS_PER_SECOND
-    env = stack.enter_context(closing(make_render_env(agent.environment.id)))
+    env = stack.enter_context(closing(make_render_env(agent.environment.id, agent.environment.options)))
     return _frames(agent, env, episodes, seed), env.metadata.get("render_fps")
 
 
@@ -199,26 +161,3 @@ def _doom_frames(agent: Any, env_id: str, protocol: DoomProtocol, episodes: int,
                     ended = terminated or truncated
                     if ended:
                         break
-
-
-def _open_writer(path: pathlib.Path, fps: float) -> Any:
-    import imageio
-
-    if path.suffix == ".gif":
-        # Browsers slow frames of less than 20 milliseconds down to a tenth of a second.
-        return imageio.get_writer(path, duration=max(20.0, 1000 / fps), loop=0)
-    # yuv420p is what every browser plays; it needs an even width and height.
-    return imageio.get_writer(path, fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=2, quality=8)
-
-
-def _resize(frame: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """[height, width, 3] at another size, cut to an even height and width."""
-    if size is not None:
-        from PIL import Image
-
-        frame = np.asarray(Image.fromarray(frame).resize(size))
-    else:
-        factor = max(1, round(LEGIBLE_HEIGHT / frame.shape[0]))
-        frame = frame.repeat(factor, axis=0).repeat(factor, axis=1)
-    height, width = (length - length % 2 for length in frame.shape[:2])
-    return frame[:height, :width]

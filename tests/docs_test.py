@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 import pytest
+from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import ALGORITHMS
@@ -58,11 +59,19 @@ def test_links_lead_to_files(page):
     assert not missing
 
 
+def shown(default):
+    """A default as a page shows it: a schedule by its ends."""
+    if isinstance(default, PolynomialDecay):
+        return f"{default.initial_learning_rate:g}→{default.end_learning_rate:g}"
+    return str(default)
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_an_algorithms_page_has_every_hyperparameter_with_its_default(name):
     page = (ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", page, re.MULTILINE))
-    fields = {field.name: str(field.default) for field in dataclasses.fields(ALGORITHMS[name])}
+    described = [ALGORITHMS[name], *([krl.Prioritized] if name == "dqn" else [])]
+    fields = {field.name: shown(field.default) for each in described for field in dataclasses.fields(each)}
     assert {field: rows.get(field) for field in fields} == fields
 
 
@@ -83,8 +92,8 @@ def test_every_name_in_the_history_is_explained(name):
 
     page = (ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
     section = page.partition("## Metrics")[2].partition("## ")[0]
-    common = {"steps", "episodes", "episode_return", "episode_length", "steps_per_second", "eval_return", "eval_length"}
-    of_the_update = {key for key in history - common if not key.endswith("_share")}
+    common = {"steps", "episodes", "episode_return", "best_return", "episode_length", "eval_return", "eval_length"}
+    of_the_update = {key for key in history - common - {"steps_per_second"} if not key.endswith("_share")}
     assert of_the_update == set(re.findall(r"`(\w+)`", section.partition(": all explained")[0]))
 
 

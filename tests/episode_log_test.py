@@ -57,3 +57,24 @@ def test_arrays_become_plain_numbers_which_json_can_hold():
     columns: list[Any] = [np.array([4]), np.array([2.0], np.float32), np.array([4], np.int32)]
     log.extend(*columns)
     assert [type(values[0]) for values in (log.step, log.episode_return, log.episode_length)] == [int, float, int]
+
+
+def test_the_best_mean_is_that_of_the_best_hundred_in_a_row_however_they_came_in():
+    returns = np.random.default_rng(0).normal(size=450).cumsum()
+    expected = max(np.mean(returns[end - WINDOW : end]) for end in range(WINDOW, len(returns) + 1))
+    in_parts = EpisodeLog()
+    for start in range(0, 450, 37):
+        part = returns[start : start + 37]
+        in_parts.extend(range(len(part)), part, range(len(part)))
+    in_parts.extend([], [], [])
+    assert in_parts.best_return == pytest.approx(expected)
+    assert make_log(*returns).best_return == pytest.approx(expected)
+
+
+def test_fewer_than_a_hundred_have_no_best_mean_yet():
+    log = make_log(*[5.0] * (WINDOW - 1))
+    assert math.isnan(log.best_return)
+    log.extend([0], [5.0], [1])
+    assert log.best_return == pytest.approx(5.0)
+    log.extend([0], [-95.0], [1])
+    assert (log.best_return, log.mean_return()) == (pytest.approx(5.0), pytest.approx(4.0))

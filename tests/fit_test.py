@@ -13,7 +13,7 @@ from kerasrl_pg.presets import PRESETS
 SHARES = {"environment_share", "acting_share", "learning_share"}
 EVERY_LOG = {
     "steps", "episode_return", "episode_length", "episodes", "loss", "policy_loss", "entropy", "gradient_norm",
-    "learning_rate", "steps_per_second", *SHARES,
+    "best_return", "learning_rate", "steps_per_second", *SHARES,
 }  # fmt: skip
 CRITIC_LOG = {"value_loss", "explained_variance"}
 PPO_LOG = {"approx_kl", "clip_fraction", "gradient_steps"}

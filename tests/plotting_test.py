@@ -118,7 +118,8 @@ def test_a_curve_begins_where_every_seed_has_had_an_episode():
 
 
 def test_a_sweep_of_whole_episodes_is_drawn_though_its_seeds_count_different_steps(tmp_path):
-    runs = fit_sweep("CartPole-v1", {"a": "reinforce", "b": "reinforce"}, seeds=2, steps=300, num_envs=4, verbose=0)
+    settings = {"seeds": 2, "steps": 300, "num_envs": 4, "jit_compile": False, "verbose": 0}
+    runs = fit_sweep("CartPole-v1", {"a": "reinforce", "b": "reinforce"}, **settings)
     assert len({tuple(run.history["steps"]) for run in runs["a"].runs}) == 2
     figure = plot_seeds(runs, tmp_path / "sweep.png")
     assert figure.axes[0].get_title(loc="left") == "CartPole-v1, mean ± std over 2 seeds"

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from keras.optimizers.schedules import CosineDecay, ExponentialDecay, PolynomialDecay
@@ -90,10 +89,8 @@ def test_a_schedule_that_comes_back_has_the_same_values():
 
 
 def test_numbered_arrays_come_in_the_order_of_their_numbers():
-    arrays = {f"target_{i}": np.array(i) for i in reversed(range(12))} | {
-        "target": np.array(-1),
-        "other_0": np.array(9),
-    }
+    arrays = {f"target_{i}": np.array(i) for i in reversed(range(12))}
+    arrays |= {"target": np.array(-1), "other_0": np.array(9)}
     assert [int(array) for array in numbered(arrays, "target")] == list(range(12))
     assert numbered(arrays, "environment") == []
 
@@ -101,7 +98,13 @@ def test_numbered_arrays_come_in_the_order_of_their_numbers():
 # Graph environments: exactly as if training had not stopped
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "prioritized",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name != "prioritized"),
+    ],
+)
 def test_training_saved_in_the_middle_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     """Weights, dropout's masks, target network, optimizer, environments and the replay with its priorities."""
     algorithm = VARIANTS[name]
@@ -117,6 +120,7 @@ def test_training_saved_in_the_middle_is_the_uninterrupted_one_bit_for_bit(name,
         np.testing.assert_array_equal(resumed.history.history[name], whole.history.history[name])
 
 
+@pytest.mark.slow
 def test_a_save_before_learning_has_started_does_not_start_it_earlier_or_later(tmp_path):
     whole = fit(N, model=trunk())
     loaded = krl.load_agent(fit(20, model=trunk()).save(tmp_path / "agent"))
@@ -145,6 +149,7 @@ def test_another_process_goes_on_bit_for_bit(how, tmp_path):
     assert_same_state(whole, krl.load_agent(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_gone_on_from(tmp_path):
     whole = fit(2 * N, model=trunk())
     fit(N, model=trunk(), checkpoint=tmp_path / "agent")
@@ -200,14 +205,14 @@ def test_a_replay_of_other_settings_is_refused_with_both(outside, tmp_path):
 
 
 def test_an_agent_without_a_replay_has_no_file_of_one(tmp_path):
-    files = {path.name for path in fit(20, A2C(rollout_length=5)).save(tmp_path / "a2c").iterdir()}
+    files = {path.name for path in fit(20, A2C(rollout_length=5), in_graph=False).save(tmp_path / "a2c").iterdir()}
     assert files == {"agent.json", "model.keras", "training.npz"}
 
 
 @pytest.mark.parametrize("target_every", [5, None])
 def test_a_target_network_is_saved_where_there_is_one(target_every, tmp_path):
     algorithm = DQN(**{**vars(SMALL), "target_every": target_every})
-    path = fit(N, algorithm, model=keras.Sequential([keras.layers.Dense(4)])).save(tmp_path / "agent")
+    path = fit(N, algorithm, model=trunk(), in_graph=False).save(tmp_path / "agent")
     with np.load(path / "training.npz") as arrays:
         saved = numbered(arrays, "target")
     loaded = krl.load_agent(path)

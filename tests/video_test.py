@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from kerasrl_pg.algorithms import PPO
 from kerasrl_pg.envs.atari import AtariProtocol
 from kerasrl_pg.fit import fit_agent
 from kerasrl_pg.video import _atari_frames, record_video, show_video
+from kerasrl_pg.video_recorder import VideoRecorder
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,15 @@ def test_a_small_screen_is_enlarged_by_a_whole_factor(agent, tmp_path):
         assert film.size == (600, 400)
 
 
+@pytest.mark.slow
+def test_the_film_of_a_cut_screen_shows_all_of_it(tmp_path):
+    protocol = AtariProtocol(crop=(14, 196, 8, 159), max_frames=200)
+    algorithm = PPO(rollout_length=4, epochs=1, num_minibatches=1)
+    agent = fit_agent("ALE/Pong-v5", algorithm, steps=8, num_envs=2, protocol=protocol, verbose=0)
+    with Image.open(record_video(agent, tmp_path / "pong.gif")) as film:
+        assert film.size == (320, 420)
+
+
 @pytest.mark.parametrize("repeat_action_probability", [0.0, 0.25])
 def test_an_atari_film_shows_what_the_agent_sees(repeat_action_probability):
     class Chance:
@@ -79,6 +90,56 @@ def test_an_atari_film_shows_what_the_agent_sees(repeat_action_probability):
     for frame, seen in zip(frames[::50], agent.seen[::50], strict=True):
         grey = Image.fromarray(frame).convert("L").resize((84, 84), Image.Resampling.BOX)
         assert np.abs(np.asarray(grey, float) - seen).mean() < 4.0
+
+
+def test_a_recorder_films_any_environment_at_any_size_and_speed(tmp_path):
+    env = gymnasium.make("kerasrl_pg/GridWorld-v0", render_mode="rgb_array")
+    with VideoRecorder(tmp_path / "new" / "grid.mp4", fps=12.5, size=(320, 200)) as video:
+        env.reset(seed=0)
+        for action in (0, 1, 2, 3) * 5:
+            env.step(action)
+            video.capture(env)
+        assert not video.path.exists()  # it appears when it is whole
+    reader = imageio_ffmpeg.read_frames(video.path)
+    facts = next(reader)
+    reader.close()
+    assert (facts["size"], facts["fps"]) == ((320, 200), 12.5)
+    assert imageio_ffmpeg.count_frames_and_secs(video.path)[0] == video.frames == 20
+    assert [file.name for file in video.path.parent.iterdir()] == ["grid.mp4"]
+
+
+def test_a_recorder_takes_frames_that_somebody_painted(tmp_path):
+    with VideoRecorder(tmp_path / "ramp.gif", fps=5) as video:
+        for grey in (0, 100, 200):
+            video.add(np.full((400, 300, 3), grey, np.uint8))
+    with Image.open(video.path) as film:
+        shown = [np.asarray(frame.convert("L")).mean() for frame in ImageSequence.Iterator(film)]
+    np.testing.assert_allclose(shown, [0, 100, 200], atol=3)
+
+
+def test_a_recording_that_breaks_off_or_is_empty_leaves_no_file(tmp_path):
+    def painted():
+        yield np.zeros((400, 300, 3), np.uint8)
+        raise OSError("the brush broke")
+
+    def record(path, frames):
+        with VideoRecorder(path) as video:
+            for frame in frames:
+                video.add(frame)
+
+    with pytest.raises(OSError, match="the brush broke"):
+        record(tmp_path / "film.mp4", painted())
+    for name in ("film.gif", "film.mp4"):
+        with pytest.raises(ValueError, match=r"nothing was recorded for .*film"):
+            record(tmp_path / name, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_agent_is_filmed_in_its_own_task(tmp_path):
+    corridor = {"task": ["S......G"], "observation": "one_hot", "max_episode_steps": 9}
+    agent = fit_agent("kerasrl_pg/GridWorld-v0", "a2c", env_options=corridor, steps=64, jit_compile=False, verbose=0)
+    with Image.open(record_video(agent, tmp_path / "corridor.gif", size=None)) as film:
+        assert film.size[0] == 8 * film.size[1]
 
 
 def test_nothing_is_overwritten(agent, tmp_path):

@@ -58,7 +58,7 @@ class AtariProtocol:
 
     def __post_init__(self):
         if self.crop is not None:
-            crop = check_crop(tuple(self.crop), *SCREEN, self.size)  # JSON makes a list of it
+            crop = check_crop(self.crop, *SCREEN, self.size)  # JSON makes a list of it
             object.__setattr__(self, "crop", crop)
         if not 0 <= self.repeat_action_probability <= 1:
             raise ValueError(f"repeat_action_probability must be in [0, 1], got {self.repeat_action_probability!r}")

@@ -141,15 +141,15 @@ def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         raise ValueError(f"unknown environment {env_id!r}{hint}") from error
 
 
-def make_render_env(env_id: str) -> gymnasium.Env:
-    """One environment that renders RGB frames.
+def make_render_env(env_id: str, options: Mapping[str, Any] | None = None) -> gymnasium.Env:
+    """One environment that renders RGB frames; `options` are those of `make_env`.
 
     Example:
         >>> make_render_env("CartPole-v1").render_mode
         'rgb_array'
     """
     find_spec(env_id)
-    return gymnasium.make(env_id, render_mode="rgb_array")
+    return gymnasium.make(env_id, render_mode="rgb_array", **(options or {}))
 
 
 def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: Any, options: dict[str, Any]) -> Environment:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
+from kerasrl_pg.frames import Crop, area_weights, check_crop
 from kerasrl_pg.spaces import check_observation_space, leaf_paths, tensor_dtype, unflatten
 
 SMALLEST_IMAGE = 8
@@ -53,6 +54,45 @@ class OneHot(keras.layers.Layer):
     def get_config(self):
         """The layer's settings, for serialization."""
         return {**super().get_config(), "sizes": self.sizes, "starts": self.starts}
+
+
+@keras.saving.register_keras_serializable(package="kerasrl_pg")
+class CropAndResize(keras.layers.Layer):
+    """Cuts a region out of screens and makes it small: `frames.crop_and_resize` as a layer, the same to the byte.
+
+    Args:
+        size: height and width of the result, in pixels.
+        crop: (top, bottom, left, right) of what is kept; None for all.
+
+    Example:
+        >>> screens = keras.ops.array([[[[0, 0, 10, 20], [0, 0, 30, 40]]]], "uint8")  # [1, 1, 2, 4]
+        >>> CropAndResize(1, crop=(0, 2, 2, 4))(screens).numpy().tolist()
+        [[[[25]]]]
+    """
+
+    def __init__(self, size: int, crop: Crop | None = None, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})  # bfloat16 would not hold the sums
+        self.size = size
+        self.crop = None if crop is None else tuple(crop)
+
+    def build(self, input_shape):
+        """Find out which part of the screen each small pixel is the mean of."""
+        height, width = input_shape[-2:]
+        self._edges = check_crop(self.crop or (0, height, 0, width), height, width, self.size)
+        top, bottom, left, right = self._edges
+        self._rows = area_weights(bottom - top, self.size)  # [size, bottom - top]
+        self._columns = area_weights(right - left, self.size).T  # [right - left, size]
+
+    def call(self, inputs):
+        """`[B, stack, height, width]` to `[B, stack, size, size]` uint8."""
+        top, bottom, left, right = self._edges
+        region = keras.ops.cast(inputs[..., top:bottom, left:right], "float32")
+        total = keras.ops.matmul(keras.ops.matmul(self._rows, region), self._columns)  # [B, stack, size, size]
+        return keras.ops.cast(keras.ops.round(total / ((bottom - top) * (right - left))), "uint8")
+
+    def get_config(self):
+        """The layer's settings, for serialization."""
+        return {**super().get_config(), "size": self.size, "crop": self.crop}
 
 
 @keras.saving.register_keras_serializable(package="kerasrl_pg")

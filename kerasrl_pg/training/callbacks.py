@@ -7,6 +7,9 @@ from typing import Any
 
 import keras
 
+SHOWN = ("episode_return", "best_return", "steps_per_second")
+"""Of the log, next to the progress bar."""
+
 
 class Progress(keras.callbacks.Callback):
     """Keras' progress bar, counting environment steps towards the budget, with the time left.
@@ -27,13 +30,11 @@ class Progress(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Start the clock."""
         if self._verbose == 1:
-            self._bar = keras.utils.Progbar(
-                self._steps, unit_name="step", stateful_metrics=["episode_return", "steps_per_second"]
-            )
+            self._bar = keras.utils.Progbar(self._steps, unit_name="step", stateful_metrics=list(SHOWN))
 
     def on_epoch_end(self, epoch, logs=None):
         """Show how far training is and how well it goes."""
-        shown = [(name, logs[name]) for name in ("episode_return", "steps_per_second")]
+        shown = [(name, logs[name]) for name in SHOWN]
         if self._bar is not None:
             self._bar.update(min(self._agent.steps, self._steps - 1), shown)
         else:
@@ -43,7 +44,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Finish the bar."""
         if self._bar is not None and logs:
-            shown = [(name, logs[name]) for name in ("episode_return", "steps_per_second")]
+            shown = [(name, logs[name]) for name in SHOWN]
             self._bar.update(min(self._agent.steps, self._steps), shown, finalize=True)
 
 

