@@ -17,28 +17,54 @@ ROOT = pathlib.Path(kerasrl_pg.__file__).parent
 SOURCES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
 
 ARROWS: dict[str, set[str]] = {
-    "types": set(),
     "seeding": set(),
     "spaces": set(),
     "episode_log": set(),
+    "types": set(),
+    "frames": set(),
+    "video_recorder": set(),
+    "exported_policy": {"seeding", "spaces"},
+    "plotting": {"episode_log"},
+    "metrics": {"types"},
     "ops": {"types"},
+    "envs": {"frames", "seeding", "spaces", "types"},
     "algorithms": {"ops", "types"},
-    "models": {"ops", "seeding", "spaces"},
-    "envs": {"seeding", "spaces", "types"},
-    "learner": {"models", "ops", "seeding", "types"},
+    "models": {"frames", "ops", "seeding", "spaces"},
     "collect": {"envs", "ops", "seeding", "spaces", "types"},
     "evaluate": {"envs"},
-    "exported_policy": {"seeding", "spaces"},
+    "grid_pictures": {"envs"},
+    "video": {"envs", "video_recorder"},
+    "saving": {"algorithms"},
     "export": {"exported_policy", "models", "ops", "spaces"},
-    "plotting": {"episode_log"},
-    "video": {"envs"},
+    "learner": {"metrics", "models", "ops", "seeding", "types"},
+    "policies": {"models"},
+    "settings": {"models"},
+    "q_learner": {"learner", "types"},
+    "document_presets": {"algorithms", "models", "seeding", "settings"},
+    "value_presets": {"algorithms", "models", "seeding", "settings"},
     "agent": {
-        "algorithms", "envs", "episode_log", "evaluate", "export", "learner", "models", "ops", "seeding", "spaces",
+        "algorithms",
+        "envs",
+        "episode_log",
+        "evaluate",
+        "export",
+        "learner",
+        "models",
+        "ops",
+        "policies",
+        "q_learner",
+        "saving",
+        "seeding",
+        "spaces",
     },
-    "training": {"agent", "collect", "envs", "learner", "ops", "seeding", "spaces", "types"},
-    "presets": {"algorithms", "models", "seeding"},
-    "fit": {"agent", "algorithms", "envs", "learner", "models", "presets", "seeding", "training"},
-}  # fmt: skip
+    "presets": {"algorithms", "document_presets", "models", "seeding", "settings", "value_presets"},
+    "screen_export": {"agent", "envs", "export", "models", "policies"},
+    "training": {"agent", "collect", "envs", "learner", "metrics", "ops", "seeding", "spaces", "types"},
+    "environment_card": {"envs", "presets"},
+    "building": {"agent", "algorithms", "envs", "models", "policies", "presets", "seeding", "settings", "training"},
+    "fit": {"agent", "algorithms", "building", "envs", "learner", "saving", "training"},
+    "seed_runs": {"agent", "building", "envs", "episode_log", "seeding", "training"},
+}
 """Room -> the rooms that it imports: all of them, so that a needless arrow is noticed too."""
 
 SHELL = {"__init__", "__main__", "cli", "demo"}
@@ -50,7 +76,7 @@ ALGORITHMS_OUTSIDE = {"tensorflow", "keras.optimizers.schedules"}
 OPS_OUTSIDE = {"numpy", "tensorflow", "tensorflow_probability", "gymnasium", "gymnasium.spaces"}
 """What an operation may import besides Python's own library: tensors, and the description of an action space."""
 
-DISTRIBUTES = {"learner.py", "ops/statistics.py", "fit.py", "agent.py"}
+DISTRIBUTES = {"learner.py", "q_learner.py", "ops/statistics.py", "fit.py", "agent.py", "building.py"}
 """Files that may say `tf.distribute`: the gradient step, sums over replicas, and two that hand a strategy through."""
 
 LONGEST_FILE = 400

@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[dict, type[Exception], str]] = {
     "an id like nothing": ({"env": "xyzzy"}, ValueError, "unknown environment 'xyzzy'; `kerasrl-pg list` shows"),
     "no environment": ({"env": 3}, TypeError, "env must be an id, a Gymnasium environment .*, got 3"),
     "an unknown algorithm": (
-        {"algorithm": "pppo"}, ValueError, r"unknown algorithm 'pppo'; did you mean ppo.* Known: a2c, policy_grad"),
+        {"algorithm": "pppo"}, ValueError, r"unknown algorithm 'pppo'; did you mean ppo.* Known: a2c, cross_entropy"),
     "an algorithm like nothing": ({"algorithm": "zzz"}, ValueError, r"unknown algorithm 'zzz'\. Known: a2c"),
     "an algorithm's class": ({"algorithm": krl.PPO}, TypeError, r"algorithm must be a name, .* got <class .*PPO'>"),
     "another environment's preset": (

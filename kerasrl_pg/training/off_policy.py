@@ -154,22 +154,22 @@ class OffPolicyEngine:
             lambda leaf: tf.TensorSpec([environment.num_envs, *leaf.shape], tensor_dtype(leaf)),
             agent.observation_space,
         )
-        self._act = compiled(
-            self._act_in_graph, observation, SEED, tf.TensorSpec([], tf.float32), jit_compile=jit_compile
-        )
+        count = tf.TensorSpec([], tf.int32)
+        self._act = compiled(self._act_in_graph, observation, SEED, count, jit_compile=jit_compile)
         self._learn = compiled(
             self._learn_in_graph,
             self._batches_spec(),
             SEED,
-            tf.TensorSpec([], tf.int32),
+            count,
             jit_compile=jit_compile and agent.strategy is None,
         )
+        self._importance_exponent = compiled(lambda steps: _importance_exponent(agent, steps), count, jit_compile=False)
         self.restart()
 
     def restart(self) -> None:
         """Begin new episodes, seeded by the agent's seed, with the agent's replay or an empty one."""
         env_seed, seed = seeding.integers(self.agent.seed, 2)
-        self._seed = seeding.make_seed(seed)
+        self._seed = self.agent.learner.worker_seed(seeding.make_seed(seed)).numpy()
         self._env_seed = int(self.agent.learner.worker_seed(seeding.make_seed(env_seed))[0]) & 0x3FFFFFFF
         self._empty_at = self.agent.steps if self.agent.replay is None else 0
         self._replay = self._make_replay()
@@ -183,12 +183,11 @@ class OffPolicyEngine:
         """The next update."""
         agent, steps = self.agent, self.agent.steps
         seconds = {"environment": 0.0, "acting": 0.0, "storing": 0.0}
-        rng = np.random.default_rng([*agent.learner.worker_seed(seeding.fold_in(self._seed, agent.updates)).numpy()])
-        epsilon = tf.constant(agent.learner.scheduled(agent.algorithm.epsilon, steps).numpy())
+        rng = np.random.default_rng([*self._seed, agent.updates])
         if self.environment.resets != self._resets:
             # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
             self._begin_anew(self._env_seed + self.environment.num_envs * self.environment.resets)
-        rows = [self._step(rng, epsilon, seconds) for _ in range(agent.algorithm.rollout_length)]
+        rows = [self._step(rng, tf.constant(steps), seconds) for _ in range(agent.algorithm.rollout_length)]
         *columns, valid = (np.stack(column)[None] for column in zip(*rows, strict=True))  # [1, T, N]
         learning = steps - self._empty_at >= agent.algorithm.learning_starts and len(self._replay) > 0
         started = time.perf_counter()
@@ -200,13 +199,13 @@ class OffPolicyEngine:
         return Report(unpack_metrics(packed[None], self._names), collected, Episodes(*columns), seconds, learning)
 
     def _step(
-        self, rng: np.random.Generator, epsilon: tf.Tensor, seconds: dict[str, float]
+        self, rng: np.random.Generator, steps: tf.Tensor, seconds: dict[str, float]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The fields of `Episodes` and `valid`, [N] each."""
         started = time.perf_counter()
         seed = _draw_seed(rng)
         observation = map_observation(tf.constant, self._observation)
-        action, env_action = (x.numpy() for x in self._act(observation, seed, epsilon))
+        action, env_action = (x.numpy() for x in self._act(observation, seed, steps))
         acted = time.perf_counter()
         step, valid = self.environment.step(env_action)
         stepped = time.perf_counter()
@@ -227,7 +226,7 @@ class OffPolicyEngine:
     def _learn_from_replay(self, rng: np.random.Generator, steps: int) -> np.ndarray:
         """All batches of an update are drawn at once, and their new priorities told at once."""
         algorithm = self.agent.algorithm
-        importance = float(_importance_exponent(self.agent, steps))
+        importance = 0.0 if algorithm.sampler is None else float(self._importance_exponent(tf.constant(steps)))
         drawn = self._replay.sample(algorithm.gradient_steps * algorithm.batch_size, rng, importance)
         drawn = drawn._replace(action=drawn.action.astype(np.int32), index=drawn.index.astype(np.int32))
         batches = tf.nest.map_structure(
@@ -241,7 +240,8 @@ class OffPolicyEngine:
             self._replay.update_priorities(drawn.index, error.ravel())
         return packed
 
-    def _act_in_graph(self, observation: Any, seed: tf.Tensor, epsilon: tf.Tensor):
+    def _act_in_graph(self, observation: Any, seed: tf.Tensor, steps: tf.Tensor):
+        epsilon = self.agent.learner.scheduled(self.agent.algorithm.epsilon, steps)
         action = ops.EpsilonGreedy(self.agent.policy.action_values(observation), epsilon).sample(seed)
         return action, ops.to_environment(self.agent.action_space, action)
 

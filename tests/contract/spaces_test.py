@@ -129,7 +129,8 @@ def plain(observation):
 def test_every_space_is_trained_on_acted_in_saved_and_loaded(observation_space, action_space, algorithm, tmp_path):
     agent = train(observation_space, action_space, algorithm)
     assert agent.updates >= 2
-    assert all(np.isfinite(values).all() for values in agent.history.history.values())
+    figures = {name: values for name, values in agent.history.history.items() if name != "best_return"}
+    assert all(np.isfinite(values).all() for values in figures.values())  # the best of 100 episodes needs as many
 
     one = observation_space.sample()
     assert action_space.contains(np.asarray(agent.act(one)))

@@ -35,7 +35,8 @@ def test_every_algorithm_learns_to_do_what_it_sees(algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 def test_every_algorithm_learns_a_choice_of_several_parts(algorithm):
-    agent = fit(Identity(spaces.MultiDiscrete([2, 3])), algorithm, steps=40_000)
+    # At 1e-2, of six seeds two of `policy_gradient` and one of `a2c` settle on a wrong part; at 3e-3 none does.
+    agent = fit(Identity(spaces.MultiDiscrete([2, 3])), algorithm, steps=40_000, learning_rate=3e-3)
     every = [[i, j] for i in range(2) for j in range(3)]
     assert agent.act(np.array(every)).tolist() == every
 
