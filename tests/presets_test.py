@@ -1,26 +1,30 @@
 """Tuned settings: complete, consistent, and used where a user names only the algorithm."""
 
-import dataclasses
-
 import keras
 import pytest
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.envs.doom import is_doom
 from kerasrl_pg.envs.make import find_spec, make_env
-from kerasrl_pg.models import PolicyModel
+from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.policies import policy_of
 from kerasrl_pg.presets import DEFAULTS, PRESETS, linear_to_zero
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_a_preset_makes_its_algorithm_and_a_model_for_its_environment(preset):
+    if is_doom(preset.env):
+        pytest.importorskip("vizdoom")
     assert find_spec(preset.env).id == preset.env
     settings = preset.build(preset.steps, preset.num_envs)
     assert type(settings.algorithm) is ALGORITHMS[preset.algorithm]
     assert isinstance(settings.optimizer, keras.optimizers.Optimizer)
-    training = make_env(preset.env, num_envs=1).make_training()
+    training = make_env(preset.env, num_envs=1, env_options=preset.env_options).make_training()
     spaces = training.observation_space, training.action_space
-    PolicyModel(settings.model(*spaces, seed=0), *spaces)
+    policy_of(settings.algorithm, settings.model(*spaces, seed=0), *spaces)  # raises unless the outputs fit
+    if isinstance(training, VectorAdapter):
+        training.close()
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -29,9 +33,21 @@ def test_a_preset_says_where_it_comes_from(preset):
 
 
 def schedules_of(settings) -> list[keras.optimizers.schedules.LearningRateSchedule]:
-    hyperparameters = [getattr(settings.algorithm, field.name) for field in dataclasses.fields(settings.algorithm)]
-    values = [settings.optimizer._learning_rate, *hyperparameters]
+    """Those that count gradient steps; exploration counts environment steps and does not fall to zero."""
+    values = [settings.optimizer._learning_rate, getattr(settings.algorithm, "clip_epsilon", None)]
     return [value for value in values if isinstance(value, keras.optimizers.schedules.LearningRateSchedule)]
+
+
+@pytest.mark.parametrize("steps", [10_000, 1_000_000])
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.algorithm in ("dqn", "nfq")])
+def test_exploration_begins_with_random_actions_or_stays_and_does_not_end_after_the_training(name, steps):
+    preset = PRESETS[name]
+    epsilon = preset.build(steps, preset.num_envs).algorithm.epsilon
+    if isinstance(epsilon, keras.optimizers.schedules.LearningRateSchedule):
+        assert float(epsilon(0)) == 1.0
+        if name != "pong-dqn":  # its exploration has a length of its own
+            assert float(epsilon(steps)) == float(epsilon(2**31 - 1))
+        assert float(epsilon(2**31 - 1)) < 1.0
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -41,6 +57,7 @@ def test_what_falls_to_zero_does_so_at_the_end_of_the_training_however_long_it_i
     for schedule in schedules_of(settings):
         algorithm = settings.algorithm
         per_update = getattr(algorithm, "epochs", 1) * getattr(algorithm, "num_minibatches", 1)
+        per_update *= getattr(algorithm, "gradient_steps", 1)
         updates = -(-steps // (algorithm.rollout_length * preset.num_envs))
         last = updates * per_update
         assert float(schedule(last)) == pytest.approx(0.0, abs=1e-12)
