@@ -27,6 +27,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from both_sides import Task, our_model, our_settings, sb3_environment, sb3_model, sb3_parameters
+
 HERE = pathlib.Path(__file__).resolve().parent
 REPEATS = 3
 MOST_EXTRA_GRADIENT_STEPS = 0.06
@@ -59,11 +61,10 @@ class Side:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """PPO on one environment. Adam's epsilon is 1e-5."""
+    """A training to time."""
 
     title: str
-    env: str
-    peer_env: str
+    task: Task
     steps: int
     """Environment steps, all environments together."""
     quick_steps: int
@@ -72,19 +73,6 @@ class Workload:
     the imports."""
     evaluation_episodes: int = 0
     """Play the greedy policy after the time is taken, to show that it learned."""
-    num_envs: int = 8
-    rollout_length: int
-    epochs: int
-    minibatch_size: int
-    learning_rate: float
-    clip_epsilon: float
-    annealed: bool = True
-    """Learning rate and clip range fall linearly to 0."""
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    entropy_coef: float = 0.0
-    value_coef: float = 0.5
-    max_gradient_norm: float = 0.5
     sides: dict[str, Side]
 
 
@@ -97,46 +85,78 @@ CARTPOLE = {
     "vector": Side(title="ours, Gymnasium vector environment", in_graph=False, least_ratio=2.0),
     **PEERS,
 }
-ZOO_CARTPOLE: dict[str, Any] = {
-    "env": "CartPole-v1",
-    "peer_env": "CartPole-v1",
-    "rollout_length": 32,
-    "epochs": 20,
-    "minibatch_size": 256,
-    "learning_rate": 1e-3,
-    "clip_epsilon": 0.2,
-    "discount": 0.98,
-    "gae_lambda": 0.8,
-}
+ZOO_CARTPOLE = Task(
+    env="CartPole-v1", algorithm="ppo", num_envs=8, learning_rate=1e-3, annealed=True,
+    settings={
+        "rollout_length": 32, "epochs": 20, "num_minibatches": 1, "discount": 0.98, "gae_lambda": 0.8,
+        "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
+    },
+)  # fmt: skip
+PONG: dict[str, Any] = {"env": "ALE/Pong-v5", "hidden": None}
+
+
+def pong_sides(least_ratio: float) -> dict[str, Side]:
+    """Atari: bfloat16 where the processor has it, and float32 beside it."""
+    return {
+        "auto": Side(title="ours, precision of the preset", mixed_precision="auto", least_ratio=least_ratio),
+        "float32": Side(title="ours, float32"),
+        **PEERS,
+    }
+
+
 WORKLOADS = {
     "cartpole": Workload(
         title="PPO, CartPole-v1, 4 epochs of minibatches of 256 (CleanRL's settings with 8 environments)",
-        env="CartPole-v1", peer_env="CartPole-v1", steps=131_072, quick_steps=65_536,
-        rollout_length=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4, clip_epsilon=0.2,
-        sides=CARTPOLE,
+        task=Task(
+            env="CartPole-v1", algorithm="ppo", num_envs=8, learning_rate=2.5e-4, annealed=True,
+            settings={
+                "rollout_length": 128, "epochs": 4, "num_minibatches": 4, "discount": 0.99, "gae_lambda": 0.95,
+                "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
+            },
+        ),
+        steps=131_072, quick_steps=65_536, sides=CARTPOLE,
     ),
     "cartpole-zoo": Workload(
         title="PPO, CartPole-v1, 20 epochs of one batch of 256 (Stable-Baselines3 zoo)",
-        **ZOO_CARTPOLE, steps=131_072, quick_steps=32_768, sides=CARTPOLE,
+        task=ZOO_CARTPOLE, steps=131_072, quick_steps=32_768, sides=CARTPOLE,
     ),
     "cartpole-solved": Workload(
         title="PPO, CartPole-v1, 100,000 steps from a cold start, building, tracing and compiling included",
-        **ZOO_CARTPOLE, steps=100_000, quick_steps=100_000, steady=False, evaluation_episodes=100,
-        sides={
-            "graph": Side(title="ours, environment in the graph", most_seconds=4.0),
-            **PEERS,
-        },
+        task=ZOO_CARTPOLE, steps=100_000, quick_steps=100_000, steady=False, evaluation_episodes=100,
+        sides={"graph": Side(title="ours, environment in the graph", most_seconds=4.0), **PEERS},
     ),
     "pong": Workload(
         title="PPO, Pong, Nature network (Stable-Baselines3 zoo)",
-        env="ALE/Pong-v5", peer_env="PongNoFrameskip-v4", steps=20_480, quick_steps=6_144,
-        rollout_length=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4, clip_epsilon=0.1, entropy_coef=0.01,
-        annealed=False,
-        sides={
-            "auto": Side(title="ours, precision of the preset", mixed_precision="auto", least_ratio=1.5),
-            "float32": Side(title="ours, float32"),
-            **PEERS,
-        },
+        task=Task(
+            **PONG, algorithm="ppo", num_envs=8, learning_rate=2.5e-4,
+            settings={
+                "rollout_length": 128, "epochs": 4, "num_minibatches": 4, "discount": 0.99, "gae_lambda": 0.95,
+                "clip_epsilon": 0.1, "value_coef": 0.5, "entropy_coef": 0.01, "max_gradient_norm": 0.5,
+            },
+        ),
+        steps=20_480, quick_steps=6_144, sides=pong_sides(least_ratio=2.2),
+    ),
+    "pong-a2c": Workload(
+        title="A2C, Pong, Nature network (Stable-Baselines3 zoo)",
+        task=Task(
+            **PONG, algorithm="a2c", num_envs=16, learning_rate=7e-4,
+            settings={
+                "rollout_length": 5, "discount": 0.99, "gae_lambda": 1.0, "value_coef": 0.25, "entropy_coef": 0.01,
+                "max_gradient_norm": 0.5,
+            },
+        ),
+        steps=24_000, quick_steps=8_000, sides=pong_sides(least_ratio=2.4),
+    ),
+    "pong-dqn": Workload(
+        title="DQN, Pong, Nature network, a batch of 32 for every 4 environment steps (Mnih et al. 2015)",
+        task=Task(
+            **PONG, algorithm="dqn", num_envs=8, learning_rate=1e-4, epsilon=(0.1, 0.1),
+            settings={
+                "rollout_length": 4, "gradient_steps": 8, "batch_size": 32, "discount": 0.99, "target_every": 2_500,
+                "replay_size": 20_000, "learning_starts": 512, "max_gradient_norm": 10.0,
+            },
+        ),
+        steps=8_192, quick_steps=6_144, sides=pong_sides(least_ratio=2.5),
     ),
 }  # fmt: skip
 
@@ -201,7 +221,7 @@ def compare(name: str, quick: bool, peer_python: str, load: float) -> dict[str, 
 
 def missing_peer(workload: Workload, python: str) -> str | None:
     """Why the peer cannot run this workload; None if it can."""
-    modules = ["stable_baselines3", *(["ale_py", "cv2"] if workload.env.startswith("ALE/") else [])]
+    modules = ["stable_baselines3", *(["ale_py", "cv2"] if workload.task.env.startswith("ALE/") else [])]
     code = "import importlib.util, sys; print(*(m for m in sys.argv[1:] if importlib.util.find_spec(m) is None))"
     absent = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True, check=True).stdout.strip()
     return f"{python} has no {absent.replace(' ', ', ')}" if absent else None
@@ -225,7 +245,7 @@ def check_same_work(name: str, work: dict[str, dict[str, Any]]) -> None:
     peers = [side for side in work if side in PEERS]
     for side, peer in ((side, peer) for side in work if side not in PEERS for peer in peers):
         own, other = work[side], work[peer]
-        for fact in ("parameters", "num_envs", "rollout_length", "minibatch_size", "epochs"):
+        for fact in ("parameters", "num_envs", "rollout_length", "minibatch_size"):
             if own[fact] != other[fact]:
                 raise ValueError(f"{name}: {fact} must be equal, {side} has {own[fact]}, {peer} {other[fact]}")
         if abs(own["env_steps"] - other["env_steps"]) >= own["num_envs"] * own["rollout_length"]:
@@ -277,27 +297,25 @@ def run_ours(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[floa
     """Train with this library, through the door that users take."""
     import keras
 
-    from kerasrl_pg import PPO, fit_agent
+    from kerasrl_pg import fit_agent, make_env
     from kerasrl_pg.models.actor_critic import layers_of
 
-    algorithm, optimizer = our_settings(workload)
+    task = workload.task
+    algorithm, optimizer = our_settings(task, workload.steps)
     marks = [(time.perf_counter(), 0)]
+    environment = make_env(task.env, num_envs=1).make_training()
     clock = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda _epoch, logs: marks.append((time.perf_counter(), logs["steps"]))
     )
     agent = fit_agent(
-        workload.env, algorithm, optimizer=optimizer, steps=workload.steps, seed=seed, num_envs=workload.num_envs,
-        in_graph=side.in_graph, mixed_precision=side.mixed_precision, callbacks=[clock], verbose=0,
+        task.env, algorithm, model=our_model(task)(environment.observation_space, environment.action_space, seed),
+        optimizer=optimizer, steps=workload.steps, seed=seed, num_envs=task.num_envs, in_graph=side.in_graph,
+        mixed_precision=side.mixed_precision, callbacks=[clock], verbose=0,
     )  # fmt: skip
     marks.append((time.perf_counter(), agent.steps))
-    trained = agent.algorithm
-    assert isinstance(trained, PPO)
     work = {
         "parameters": sum(variable.numpy().size for variable in agent.model.trainable_variables),
-        "num_envs": workload.num_envs,
-        "rollout_length": trained.rollout_length,
-        "minibatch_size": trained.rollout_length * workload.num_envs // trained.num_minibatches,
-        "epochs": trained.epochs,
+        **settings_counted(task),
         "env_steps": agent.steps,
         "gradient_steps": int(agent.optimizer.iterations.numpy()),
         "precision": sorted({layer.compute_dtype for layer in layers_of(agent.model, keras.layers.Dense)}),
@@ -306,35 +324,24 @@ def run_ours(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[floa
     return marks, work, agent.evaluate(episodes=episodes, seed=1000 + seed).mean if episodes else None
 
 
-def our_settings(workload: Workload) -> tuple[Any, Any]:
-    """The algorithm and the optimizer of a workload."""
-    from kerasrl_pg import PPO
-    from kerasrl_pg.presets import adam, linear_to_zero
-
-    algorithm = PPO(
-        rollout_length=workload.rollout_length,
-        epochs=workload.epochs,
-        num_minibatches=workload.rollout_length * workload.num_envs // workload.minibatch_size,
-        discount=workload.discount,
-        gae_lambda=workload.gae_lambda,
-        entropy_coef=workload.entropy_coef,
-        value_coef=workload.value_coef,
-        max_gradient_norm=workload.max_gradient_norm,
-    )
-    clip_epsilon, learning_rate = (
-        linear_to_zero(start, workload.steps, workload.num_envs, algorithm) if workload.annealed else start
-        for start in (workload.clip_epsilon, workload.learning_rate)
-    )
-    return dataclasses.replace(algorithm, clip_epsilon=clip_epsilon), adam(learning_rate)
+def settings_counted(task: Task) -> dict[str, int]:
+    """What of the settings makes the work."""
+    settings = task.settings
+    collected = settings["rollout_length"] * task.num_envs
+    return {
+        "num_envs": task.num_envs,
+        "rollout_length": settings["rollout_length"],
+        "minibatch_size": settings.get("batch_size", collected // settings.get("num_minibatches", 1)),
+    }
 
 
 def run_sb3(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float, int]], dict[str, Any], float | None]:
     """Train with Stable-Baselines3, as its own documentation and zoo do."""
     import torch
-    from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.evaluation import evaluate_policy
 
+    task = workload.task
     if side.threads is not None:
         torch.set_num_threads(side.threads)
 
@@ -346,31 +353,15 @@ def run_sb3(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float
             marks.append((time.perf_counter(), self.num_timesteps))
 
     marks = [(time.perf_counter(), 0)]
-    model = PPO(
-        "CnnPolicy" if workload.env.startswith("ALE/") else "MlpPolicy",
-        sb3_environments(workload, seed),
-        n_steps=workload.rollout_length,
-        n_epochs=workload.epochs,
-        batch_size=workload.minibatch_size,
-        learning_rate=lambda remaining: workload.learning_rate * (remaining if workload.annealed else 1),
-        clip_range=lambda remaining: workload.clip_epsilon * (remaining if workload.annealed else 1),
-        gamma=workload.discount,
-        gae_lambda=workload.gae_lambda,
-        ent_coef=workload.entropy_coef,
-        vf_coef=workload.value_coef,
-        max_grad_norm=workload.max_gradient_norm,
-        seed=seed,
-        device="cpu",
-    )
+    model = sb3_model(task, workload.steps, seed)
     model.learn(workload.steps, callback=Clock())
     marks.append((time.perf_counter(), model.num_timesteps))
-    parameters = list(model.policy.parameters())
+    parameters = sb3_parameters(task, model)
     work = {
         "parameters": sum(parameter.numel() for parameter in parameters),
         "num_envs": model.n_envs,
-        "rollout_length": model.n_steps,
-        "minibatch_size": model.batch_size,
-        "epochs": model.n_epochs,
+        "rollout_length": model.train_freq.frequency if task.algorithm == "dqn" else model.n_steps,
+        "minibatch_size": getattr(model, "batch_size", model.n_envs * getattr(model, "n_steps", 0)),
         "env_steps": model.num_timesteps,
         "gradient_steps": int(model.policy.optimizer.state[parameters[0]]["step"]),
         "precision": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters}),
@@ -379,21 +370,8 @@ def run_sb3(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[float
     episodes = workload.evaluation_episodes
     if not episodes:
         return marks, work, None
-    return marks, work, float(evaluate_policy(model, sb3_environments(workload, 1000 + seed), episodes)[0])
-
-
-def sb3_environments(workload: Workload, seed: int) -> Any:
-    """The vector environment that Stable-Baselines3 makes by default."""
-    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
-    from stable_baselines3.common.vec_env import VecFrameStack
-
-    if not workload.env.startswith("ALE/"):
-        return make_vec_env(workload.peer_env, workload.num_envs, seed=seed)
-    import ale_py
-    import gymnasium
-
-    gymnasium.register_envs(ale_py)
-    return VecFrameStack(make_atari_env(workload.peer_env, workload.num_envs, seed=seed), n_stack=4)
+    evaluation_env = sb3_environment(task.env, task.num_envs, 1000 + seed)
+    return marks, work, float(evaluate_policy(model, evaluation_env, episodes)[0])
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
@@ -416,7 +394,7 @@ def section(result: dict[str, Any]) -> str:
     if result["peer_skipped"]:
         notes.append(f"Stable-Baselines3 was skipped: {result['peer_skipped']}.")
     figures_head = ["side", "steps/s", "lowest - highest", "seconds", *(f"× {PEERS[peer].title}" for peer in PEERS)]
-    work_head = ["side", "parameters", "environments × rollout", "minibatch", "epochs", "environment steps"]
+    work_head = ["side", "parameters", "environments × rollout", "minibatch", "environment steps"]
     return "\n\n".join(
         [
             f"## {result['name']}: {workload['title']}",
@@ -432,8 +410,8 @@ def section(result: dict[str, Any]) -> str:
                 [work_row(sides[side], done[0]["work"]) for side, done in measurements.items()],
             ),
             f"Timed: {timing}; {repeats} repeat{'s' * (repeats > 1)}, the sides in turn. Work as counted in the first "
-            f"repeat; environment steps are those of {workload['num_envs']} environments together"
-            + (", 4 frames each." if workload["env"].startswith("ALE/") else "."),
+            f"repeat; environment steps are those of {workload['task']['num_envs']} environments together"
+            + (", 4 frames each." if workload["task"]["env"].startswith("ALE/") else "."),
             machine_line(result) + "\n",
         ]
     )
@@ -485,7 +463,6 @@ def work_row(side: dict[str, Any], work: dict[str, Any]) -> list[str]:
         f"{work['parameters']:,}",
         f"{work['num_envs']} × {work['rollout_length']}",
         str(work["minibatch_size"]),
-        str(work["epochs"]),
         f"{work['env_steps']:,}",
         f"{work['gradient_steps']:,}",
         ", ".join(work["precision"]),

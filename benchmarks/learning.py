@@ -11,7 +11,6 @@ file per task, side and seed in `benchmarks/results/learning/`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import subprocess
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from both_sides import Task, our_model, our_settings, sb3_environment, sb3_model, sb3_parameters
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "learning"
@@ -27,66 +27,68 @@ SEEDS = tuple(range(10))
 EVALUATION_EPISODES = 100
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
-    """What both sides do; hyperparameters in the words of this library."""
-
-    env: str
-    algorithm: str
-    steps: int
-    num_envs: int
-    hidden: tuple[int, ...]
-    learning_rate: float
-    annealed: bool = False
-    """The learning rate and PPO's clip range fall linearly to 0."""
-    epsilon: tuple[float, float] | None = None
-    """DQN: the share of the steps over which exploration falls from 1, and the rate at which it stays."""
-    settings: dict[str, Any]
-
-
 CARTPOLE: dict[str, Any] = {"env": "CartPole-v1"}
 ACROBOT: dict[str, Any] = {"env": "Acrobot-v1"}
 A2C: dict[str, Any] = {"rollout_length": 5, "gae_lambda": 1.0, "value_coef": 0.5, "entropy_coef": 0.0}
-TASKS = {
-    "ppo-cartpole": Task(
-        **CARTPOLE, algorithm="ppo", steps=100_000, num_envs=8, hidden=(64, 64), learning_rate=1e-3, annealed=True,
-        settings={
-            "rollout_length": 32, "epochs": 20, "num_minibatches": 1, "discount": 0.98, "gae_lambda": 0.8,
-            "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
-        },
+TASKS: dict[str, tuple[Task, int]] = {
+    "ppo-cartpole": (
+        Task(
+            **CARTPOLE, algorithm="ppo", num_envs=8, hidden=(64, 64), learning_rate=1e-3, annealed=True,
+            settings={
+                "rollout_length": 32, "epochs": 20, "num_minibatches": 1, "discount": 0.98, "gae_lambda": 0.8,
+                "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
+            },
+        ),
+        100_000,
     ),
-    "ppo-acrobot": Task(
-        **ACROBOT, algorithm="ppo", steps=200_000, num_envs=16, hidden=(64, 64), learning_rate=3e-4,
-        settings={
-            "rollout_length": 256, "epochs": 4, "num_minibatches": 64, "discount": 0.99, "gae_lambda": 0.94,
-            "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
-        },
+    "ppo-acrobot": (
+        Task(
+            **ACROBOT, algorithm="ppo", num_envs=16, hidden=(64, 64), learning_rate=3e-4,
+            settings={
+                "rollout_length": 256, "epochs": 4, "num_minibatches": 64, "discount": 0.99, "gae_lambda": 0.94,
+                "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
+            },
+        ),
+        200_000,
     ),
-    "a2c-cartpole": Task(
-        **CARTPOLE, algorithm="a2c", steps=200_000, num_envs=8, hidden=(64, 64), learning_rate=7e-4,
-        settings={**A2C, "discount": 0.99, "max_gradient_norm": 0.5},
+    "a2c-cartpole": (
+        Task(
+            **CARTPOLE, algorithm="a2c", num_envs=8, hidden=(64, 64), learning_rate=7e-4,
+            settings={**A2C, "discount": 0.99, "max_gradient_norm": 0.5},
+        ),
+        200_000,
     ),
-    "a2c-acrobot": Task(
-        **ACROBOT, algorithm="a2c", steps=200_000, num_envs=16, hidden=(64, 64), learning_rate=7e-4,
-        settings={**A2C, "discount": 0.99, "max_gradient_norm": 0.5},
+    "a2c-acrobot": (
+        Task(
+            **ACROBOT, algorithm="a2c", num_envs=16, hidden=(64, 64), learning_rate=7e-4,
+            settings={**A2C, "discount": 0.99, "max_gradient_norm": 0.5},
+        ),
+        200_000,
     ),
-    "dqn-cartpole": Task(
-        **CARTPOLE, algorithm="dqn", steps=50_000, num_envs=1, hidden=(256, 256), learning_rate=2.3e-3,
-        epsilon=(0.16, 0.04),
-        settings={
-            "rollout_length": 256, "gradient_steps": 128, "batch_size": 64, "discount": 0.99, "target_every": 128,
-            "replay_size": 100_000, "learning_starts": 1_000, "max_gradient_norm": 10.0,
-        },
+    "dqn-cartpole": (
+        Task(
+            **CARTPOLE, algorithm="dqn", num_envs=1, hidden=(256, 256), learning_rate=2.3e-3,
+            epsilon=(0.16, 0.04),
+            settings={
+                "rollout_length": 256, "gradient_steps": 128, "batch_size": 64, "discount": 0.99, "target_every": 128,
+                "replay_size": 100_000, "learning_starts": 1_000, "max_gradient_norm": 10.0,
+            },
+        ),
+        50_000,
     ),
-    "dqn-acrobot": Task(
-        **ACROBOT, algorithm="dqn", steps=100_000, num_envs=1, hidden=(256, 256), learning_rate=6.3e-4,
-        epsilon=(0.12, 0.1),
-        settings={
-            "rollout_length": 4, "gradient_steps": 4, "batch_size": 128, "discount": 0.99, "target_every": 248,
-            "replay_size": 50_000, "learning_starts": 1_000, "max_gradient_norm": 10.0,
-        },
+    "dqn-acrobot": (
+        Task(
+            **ACROBOT, algorithm="dqn", num_envs=1, hidden=(256, 256), learning_rate=6.3e-4,
+            epsilon=(0.12, 0.1),
+            settings={
+                "rollout_length": 4, "gradient_steps": 4, "batch_size": 128, "discount": 0.99, "target_every": 248,
+                "replay_size": 50_000, "learning_starts": 1_000, "max_gradient_norm": 10.0,
+            },
+        ),
+        100_000,
     ),
 }  # fmt: skip
+"""What both sides do, and for how many environment steps."""
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -110,7 +112,7 @@ def run(
 @app.command()
 def one(name: str, side: str, seed: int):
     """One training, in this process."""
-    returns, facts = {"ours": our_returns, "sb3": sb3_returns}[side](TASKS[name], seed)
+    returns, facts = {"ours": our_returns, "sb3": sb3_returns}[side](*TASKS[name], seed)
     RESULTS.mkdir(parents=True, exist_ok=True)
     result = {"task": name, "side": side, "seed": seed, "mean": float(np.mean(returns)), "returns": returns, **facts}
     (RESULTS / f"{name}-{side}-{seed}.json").write_text(json.dumps(result))
@@ -121,14 +123,14 @@ def one(name: str, side: str, seed: int):
 def report():
     """Write learning.md from what is there."""
     lines = [HEADER]
-    for name, task in TASKS.items():
+    for name, (task, steps) in TASKS.items():
         means = {side: stored_means(name, side) for side in ("ours", "sb3")}
         if all(len(values) for values in means.values()):
             ours, peer = (interquartile_mean(values) for values in means.values())
             verdict = (
                 "overlap" if ours[1] <= peer[2] and peer[1] <= ours[2] else "above" if ours[0] > peer[0] else "below"
             )
-            cells = [name, task.env, f"{task.steps:,}", len(means["ours"]), shown(ours), shown(peer), verdict]
+            cells = [name, task.env, f"{steps:,}", len(means["ours"]), shown(ours), shown(peer), verdict]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     (HERE / "results" / "learning.md").write_text("\n".join(lines) + "\n")
 
@@ -165,88 +167,36 @@ def shown(interval: tuple[float, float, float]) -> str:
     return f"{interval[0]:.1f} [{interval[1]:.1f}, {interval[2]:.1f}]"
 
 
-def our_returns(task: Task, seed: int) -> tuple[list[float], dict[str, Any]]:
+def our_returns(task: Task, steps: int, seed: int) -> tuple[list[float], dict[str, Any]]:
     """Train and evaluate with this library."""
-    import keras
-    from keras.optimizers.schedules import PolynomialDecay
-
     import kerasrl_pg as krl
-    from kerasrl_pg.algorithms import ALGORITHMS
-    from kerasrl_pg.models import RMSpropFromOne, default_model, mlp_trunk, q_network
-    from kerasrl_pg.presets import linear_to_zero
 
-    settings = dict(task.settings)
-    if task.epsilon is not None:
-        share, last = task.epsilon
-        settings["epsilon"] = PolynomialDecay(1.0, round(share * task.steps), end_learning_rate=last)
-    algorithm = ALGORITHMS[task.algorithm](**settings)
-    rate: Any = task.learning_rate
-    if task.annealed:
-        rate = linear_to_zero(task.learning_rate, task.steps, task.num_envs, algorithm)
-        clip = linear_to_zero(settings["clip_epsilon"], task.steps, task.num_envs, algorithm)
-        algorithm = dataclasses.replace(algorithm, clip_epsilon=clip)
-
-    def model(observation_space, action_space, seed):
-        if task.algorithm == "dqn":
-            trunk = mlp_trunk(task.hidden, activation="relu", seed=seed)
-            return q_network(observation_space, action_space, trunk=trunk, seed=seed)
-        return default_model(observation_space, action_space, seed=seed)
-
-    if task.algorithm == "a2c":
-        optimizer: keras.optimizers.Optimizer = RMSpropFromOne(rate, rho=0.99, epsilon=1e-5)
-    else:
-        optimizer = keras.optimizers.Adam(rate, epsilon=1e-8 if task.algorithm == "dqn" else 1e-5)
+    algorithm, optimizer = our_settings(task, steps)
     runs = krl.fit_seeds(
-        task.env, algorithm, seeds=[seed], steps=task.steps, num_envs=task.num_envs, model=model, optimizer=optimizer,
-        verbose=0,
+        task.env, algorithm, seeds=[seed], steps=steps, num_envs=task.num_envs, model=our_model(task),
+        optimizer=optimizer, verbose=0,
     )  # fmt: skip
     evaluation = runs.agent.evaluate(episodes=EVALUATION_EPISODES, seed=1000 + seed)
     facts = {"parameters": runs.agent.model.count_params(), "gradient_steps": int(runs.agent.optimizer.iterations)}
     return evaluation.returns.tolist(), facts
 
 
-def sb3_returns(task: Task, seed: int) -> tuple[list[float], dict[str, Any]]:
+def sb3_returns(task: Task, steps: int, seed: int) -> tuple[list[float], dict[str, Any]]:
     """Train and evaluate with Stable-Baselines3, PyTorch on one thread: the fastest for networks of this size."""
-    import stable_baselines3
     import torch
-    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
     torch.set_num_threads(1)
-    settings, rate = task.settings, task.learning_rate
-    environment = make_vec_env(task.env, n_envs=task.num_envs, seed=seed)
-    common = {"gamma": settings["discount"], "max_grad_norm": settings["max_gradient_norm"], "seed": seed}
-    falling = (lambda start: lambda remaining: start * remaining) if task.annealed else lambda start: start
-    if task.algorithm == "dqn":
-        share, last = task.epsilon or (0.0, 0.0)
-        model = stable_baselines3.DQN(
-            "MlpPolicy", environment, rate, batch_size=settings["batch_size"], buffer_size=settings["replay_size"],
-            learning_starts=settings["learning_starts"], train_freq=settings["rollout_length"],
-            gradient_steps=settings["gradient_steps"],
-            # Counted in environment steps there, in gradient steps here.
-            target_update_interval=settings["target_every"] * settings["rollout_length"] // settings["gradient_steps"],
-            exploration_fraction=share, exploration_final_eps=last,
-            policy_kwargs={"net_arch": list(task.hidden)}, **common,
-        )  # fmt: skip
-    else:
-        common |= {
-            "n_steps": settings["rollout_length"], "gae_lambda": settings["gae_lambda"],
-            "vf_coef": settings["value_coef"], "ent_coef": settings["entropy_coef"],
-        }  # fmt: skip
-        if task.algorithm == "ppo":
-            size = task.num_envs * settings["rollout_length"] // settings["num_minibatches"]
-            model = stable_baselines3.PPO(
-                "MlpPolicy", environment, falling(rate), batch_size=size, n_epochs=settings["epochs"],
-                clip_range=falling(settings["clip_epsilon"]), **common,
-            )  # fmt: skip
-        else:
-            model = stable_baselines3.A2C("MlpPolicy", environment, rate, **common)
-    model.learn(task.steps)
-    evaluation_env = make_vec_env(task.env, n_envs=8, seed=1000 + seed)
+    model = sb3_model(task, steps, seed)
+    model.learn(steps)
+    evaluation_env = sb3_environment(task.env, 8, 1000 + seed)
     returns, _ = evaluate_policy(model, evaluation_env, EVALUATION_EPISODES, return_episode_rewards=True)
-    networks = [model.q_net] if task.algorithm == "dqn" else [model.policy]
-    parameters = sum(p.numel() for network in networks for p in network.parameters())
-    return [float(value) for value in returns], {"parameters": parameters, "gradient_steps": int(model._n_updates)}
+    parameters = sb3_parameters(task, model)
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "gradient_steps": int(model.policy.optimizer.state[parameters[0]]["step"]),
+    }
+    return [float(value) for value in returns], facts
 
 
 if __name__ == "__main__":

@@ -57,13 +57,14 @@ def fit_agent(
     Args:
         env: a Gymnasium id, an environment or a function that makes one, a Gymnasium vector environment, or a
             `TensorEnv`. An id that has a twin as a TensorFlow graph trains on the twin.
-        algorithm: a name ("ppo", "a2c", "reinforce", "policy_gradient"), which takes its settings from the preset for
-            this environment if there is one; the name of a preset; an algorithm such as `PPO(clip_epsilon=0.1)`; or
-            an `Agent`, to train it further.
+        algorithm: a name ("ppo", "a2c", "reinforce", "policy_gradient", "cross_entropy", "dqn", "nfq"), which takes
+            its settings from the preset for this environment if there is one; the name of a preset; an algorithm such
+            as `PPO(clip_epsilon=0.1)`; or an `Agent`, to train it further.
         steps: environment steps, all environments together. Training ends after the update that reaches it.
         seed: of weights, environments, actions and minibatches. The same seed gives the same agent on the same machine.
         num_envs: environments side by side; None for the preset's number, or 8.
-        model: a Keras model with policy and value outputs, or one without heads to use as a trunk.
+        model: a Keras model with the outputs that the algorithm learns from (policy and value, or action values), or
+            one without heads to use as a trunk.
         optimizer: any Keras optimizer, its learning rate a number or a schedule.
         callbacks: Keras callbacks; an epoch is one reporting interval, a batch one update.
         stop_return: stop once the mean return of the last 100 episodes is at least this.

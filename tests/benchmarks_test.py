@@ -13,7 +13,6 @@ WORK = {
     "num_envs": 8,
     "rollout_length": 32,
     "minibatch_size": 256,
-    "epochs": 20,
     "env_steps": 10_240,
     "gradient_steps": 800,
     "precision": ["float32"],
@@ -43,16 +42,17 @@ def config(schedule):
 )
 def test_the_timed_settings_are_those_of_the_preset(compare, workload, preset):
     timed = compare.WORKLOADS[workload]
-    algorithm, optimizer = compare.our_settings(timed)
-    settings = PRESETS[preset].build(timed.steps, timed.num_envs)
+    task = timed.task
+    algorithm, optimizer = compare.our_settings(task, timed.steps)
+    settings = PRESETS[preset].build(timed.steps, task.num_envs)
     own, tuned = vars(algorithm).copy(), vars(settings.algorithm).copy()
     assert config(own.pop("clip_epsilon")) == config(tuned.pop("clip_epsilon"))
     assert own == tuned
     assert {**optimizer.get_config(), "name": None} == {**settings.optimizer.get_config(), "name": None}
-    assert (timed.env, timed.num_envs) == (PRESETS[preset].env, PRESETS[preset].num_envs)
+    assert (task.env, task.num_envs) == (PRESETS[preset].env, PRESETS[preset].num_envs)
 
 
-@pytest.mark.parametrize("fact", ["parameters", "num_envs", "rollout_length", "minibatch_size", "epochs"])
+@pytest.mark.parametrize("fact", ["parameters", "num_envs", "rollout_length", "minibatch_size"])
 def test_a_comparison_of_unequal_settings_is_an_error(compare, fact):
     with pytest.raises(ValueError, match=fact):
         compare.check_same_work("cartpole", {"graph": WORK, "sb3": {**WORK, fact: WORK[fact] + 1}})
@@ -84,5 +84,5 @@ def test_a_peer_that_is_not_installed_is_named(compare, tmp_path):
 def test_our_side_counts_its_work_and_leaves_the_warm_up_out_of_the_time(compare):
     workload = compare.dataclasses.replace(compare.WORKLOADS["cartpole"], steps=10_240)
     result = json.loads(json.dumps(compare.measure(workload, "graph", seed=0)))
-    assert result["work"] == {**WORK, "rollout_length": 128, "epochs": 4, "gradient_steps": 160}
+    assert result["work"] == {**WORK, "rollout_length": 128, "gradient_steps": 160}
     assert result["steps"] == 10_240 - 1024

@@ -1,0 +1,190 @@
+"""Looks for the settings with which Pong is learned in the least wall-clock time on this machine.
+
+    python benchmarks/pong_search.py run annealed            # one candidate, seed 100
+    python benchmarks/pong_search.py run annealed --seed 101
+    python benchmarks/pong_search.py report                  # benchmarks/results/pong_search.md
+
+A candidate trains until the mean of its last 100 games passes 20, or its steps are over. The search uses seeds from
+100 on; the preset that was chosen is measured on others, by `results.py`. A run that is stopped goes on from its
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Annotated
+
+import numpy as np
+import typer
+
+HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "pong_search"
+CHECKPOINTS = HERE.parent / "runs" / "pong_search"
+TARGET = 20.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What is tried; whatever is not named here is as in the preset `pong-fast`."""
+
+    steps: int = 700_000
+    num_envs: int = 24
+    rollout_length: int = 256
+    epochs: int = 3
+    num_minibatches: int = 8
+    discount: float = 0.999
+    entropy_coef: float = 0.01
+    learning_rate: float = 1e-3
+    """At the start; it falls linearly to 0, unless `adaptive_kl` moves it."""
+    adaptive_kl: float | None = None
+    width: float = 1.0
+    """Share of the Nature network's channels."""
+    features: int = 512
+    size: int = 84
+    """Height and width of a frame, in pixels."""
+    normalize: bool = True
+    """Standardise pixels and value targets by running statistics."""
+
+
+CANDIDATES = {
+    "adaptive": Candidate(steps=1_000_000, learning_rate=3e-4, adaptive_kl=0.01),
+    "annealed": Candidate(),
+    "annealed-half-width": Candidate(width=0.5),
+    "annealed-half-width-256": Candidate(width=0.5, features=256),
+    "annealed-64-pixels": Candidate(size=64),
+    "annealed-2-epochs": Candidate(epochs=2),
+    "annealed-99": Candidate(discount=0.99),
+    "annealed-plain-inputs": Candidate(normalize=False),
+    "annealed-16-envs": Candidate(num_envs=16),
+}
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(CANDIDATES)}.")],
+    seed: int = 100,
+):
+    """Train one candidate and write what it reached."""
+    if name not in CANDIDATES:
+        raise typer.BadParameter(f"unknown candidate {name!r}; known: {', '.join(CANDIDATES)}")
+    import kerasrl_pg as krl
+
+    candidate = CANDIDATES[name]
+    load = os.getloadavg()[0]
+    algorithm, optimizer = settings_of(candidate)
+    protocol = krl.AtariProtocol(size=candidate.size)
+    agent = krl.fit_agent(
+        "ALE/Pong-v5",
+        algorithm,
+        optimizer=optimizer,
+        model=network_of(candidate, protocol, seed),
+        protocol=protocol,
+        num_envs=candidate.num_envs,
+        steps=candidate.steps,
+        stop_return=TARGET,
+        seed=seed,
+        mixed_precision="auto",
+        checkpoint=CHECKPOINTS / f"{name}-{seed}",
+        verbose=2,
+    )
+    history = agent.history.history
+    steps_per_second = np.array(history["steps_per_second"])
+    result = {
+        "candidate": dataclasses.asdict(candidate),
+        "seed": seed,
+        "steps": agent.steps,
+        "steps_to_target": agent.episodes.solved_at(TARGET),
+        "steps_to_18": agent.episodes.solved_at(18.0),
+        "last_100": agent.episodes.mean_return(),
+        "training_seconds": float(np.sum(np.diff([0, *history["steps"]]) / steps_per_second)),
+        "steps_per_second": float(np.median(steps_per_second)),
+        "parameters": agent.model.count_params(),
+        "load_before": load,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}-{seed}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def settings_of(candidate: Candidate):
+    """The candidate's algorithm and optimizer."""
+    import kerasrl_pg as krl
+    from kerasrl_pg.presets import linear_to_zero
+    from kerasrl_pg.settings import adam
+
+    algorithm = krl.PPO(
+        rollout_length=candidate.rollout_length,
+        epochs=candidate.epochs,
+        num_minibatches=candidate.num_minibatches,
+        discount=candidate.discount,
+        clip_epsilon=0.2,
+        value_coef=1.0,
+        entropy_coef=candidate.entropy_coef,
+        max_gradient_norm=10.0,
+        adaptive_kl=candidate.adaptive_kl,
+    )
+    if candidate.adaptive_kl is not None:
+        return algorithm, adam(candidate.learning_rate)
+    return algorithm, adam(linear_to_zero(candidate.learning_rate, candidate.steps, candidate.num_envs, algorithm))
+
+
+def network_of(candidate: Candidate, protocol, seed: int):
+    """The candidate's network."""
+    import kerasrl_pg as krl
+    from kerasrl_pg.models import nature_conv_trunk
+
+    env = krl.make_env("ALE/Pong-v5", num_envs=1, protocol=protocol).make_training()
+    trunk = nature_conv_trunk(activation="elu", width=candidate.width, features=candidate.features, seed=seed)
+    return krl.actor_critic(
+        env.observation_space,
+        env.action_space,
+        trunk=trunk,
+        normalize_observation=candidate.normalize,
+        normalize_value=candidate.normalize,
+        seed=seed,
+    )
+
+
+@app.command()
+def report():
+    """Write pong_search.md from what is there."""
+    found = [(path.stem, json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
+    lines = [HEADER, *(line_of(name, result) for name, result in found)]
+    (HERE / "results" / "pong_search.md").write_text("\n".join(lines) + "\n")
+
+
+HEADER = f"""# Settings tried for Pong
+
+Written by `python benchmarks/pong_search.py report`: each line is one training until the mean of 100 games passes
+{TARGET:g}, or until its steps were over. Whatever a line does not name is as in the preset `pong-fast`. Minutes are
+those of the training, compilation included; they compare only where the machine was idle before (a load near 0).
+
+| run | what differs | parameters | steps | 18 / {TARGET:g} after | last 100 | steps/s | minutes | load |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def line_of(name: str, result: dict) -> str:
+    """One run as a line of the table."""
+    base = dataclasses.asdict(Candidate())
+    changed = {key: value for key, value in result["candidate"].items() if value != base[key]}
+    reached = [f"{step:,}" if step else "-" for step in (result["steps_to_18"], result["steps_to_target"])]
+    cells = [
+        name,
+        ", ".join(f"{key} {value}" for key, value in changed.items()) or "-",
+        f"{result['parameters']:,}",
+        f"{result['steps']:,}",
+        " / ".join(reached),
+        f"{result['last_100']:.1f}",
+        f"{result['steps_per_second']:,.0f}",
+        f"{result['training_seconds'] / 60:.1f}",
+        f"{result['load_before']:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    app()
