@@ -8,12 +8,12 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pong test test-slow lint results bench clean
+.PHONY: help demo pong test test-slow lint results bench bench-quick clean
 # Two pips must not write into one .venv at the same time.
 .NOTPARALLEL:
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.installed-video  ## train, evaluate, film and export an agent on CartPole: half a minute
 	$(BIN)/python -m kerasrl_pg demo
@@ -38,6 +38,9 @@ results: .venv/.installed-dev  ## train every preset that has no measured result
 
 bench: .venv/.installed-bench  ## time this library beside others on this machine
 	$(BIN)/python benchmarks/compare.py
+
+bench-quick: .venv/.installed-bench  ## one short repeat of each: minutes, the figures are rough
+	$(BIN)/python benchmarks/compare.py --quick
 
 clean:  ## remove caches and build products; runs/ and .venv stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

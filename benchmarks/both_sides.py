@@ -51,19 +51,18 @@ def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
     return algorithm, Adam(rate, epsilon=1e-8 if task.algorithm == "dqn" else 1e-5)
 
 
-def our_model(task: Task) -> Callable[..., Any]:
-    """Builds the network from the spaces and a seed."""
+def our_model(task: Task, bfloat16: bool = False) -> Callable[..., Any]:
+    """Builds the network from the spaces and a seed; in bfloat16, if wanted, where the processor has it."""
     from kerasrl_pg.models import default_model, mlp_trunk, nature_conv_trunk, q_network
+    from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
 
     def build(observation_space, action_space, seed=0):
-        if task.algorithm != "dqn":
-            return default_model(observation_space, action_space, seed=seed)
-        trunk = (
-            nature_conv_trunk(seed=seed)
-            if task.hidden is None
-            else mlp_trunk(task.hidden, activation="relu", seed=seed)
-        )
-        return q_network(observation_space, action_space, trunk=trunk, seed=seed)
+        with dtype_policy("mixed_bfloat16" if bfloat16 and has_fast_bfloat16() else "float32"):
+            if task.algorithm != "dqn":
+                return default_model(observation_space, action_space, seed=seed)
+            hidden = task.hidden
+            trunk = nature_conv_trunk(seed=seed) if hidden is None else mlp_trunk(hidden, activation="relu", seed=seed)
+            return q_network(observation_space, action_space, trunk=trunk, seed=seed)
 
     return build
 

@@ -1,7 +1,7 @@
 """Times this library beside Stable-Baselines3: the same work, on the same machine, in one run.
 
     python benchmarks/compare.py                    # all workloads: about half an hour on 2 idle cores
-    python benchmarks/compare.py --quick            # one short repeat of each, to see that it works: minutes
+    python benchmarks/compare.py --quick            # one short repeat of each, to see that it works: 5 minutes
     python benchmarks/compare.py --only pong        # one workload
     python benchmarks/compare.py --peer-python DIR/bin/python    # Stable-Baselines3 lives in another environment
 
@@ -51,8 +51,8 @@ class Side:
     """Stable-Baselines3: PyTorch's threads; None for its default."""
     in_graph: bool = True
     """Ours: step the environment as a TensorFlow graph where it has such a twin."""
-    mixed_precision: str | None = None
-    """Ours: see `fit_agent`."""
+    bfloat16: bool = False
+    """Ours: compute in bfloat16 where the processor has it."""
     least_ratio: float | None = None
     """Times the faster peer's speed that is asked for."""
     most_seconds: float | None = None
@@ -98,7 +98,7 @@ PONG: dict[str, Any] = {"env": "ALE/Pong-v5", "hidden": None}
 def pong_sides(least_ratio: float) -> dict[str, Side]:
     """Atari: bfloat16 where the processor has it, and float32 beside it."""
     return {
-        "auto": Side(title="ours, precision of the preset", mixed_precision="auto", least_ratio=least_ratio),
+        "auto": Side(title="ours, precision of the preset", bfloat16=True, least_ratio=least_ratio),
         "float32": Side(title="ours, float32"),
         **PEERS,
     }
@@ -156,7 +156,7 @@ WORKLOADS = {
                 "replay_size": 20_000, "learning_starts": 512, "max_gradient_norm": 10.0,
             },
         ),
-        steps=8_192, quick_steps=6_144, sides=pong_sides(least_ratio=2.5),
+        steps=8_192, quick_steps=4_096, sides=pong_sides(least_ratio=2.5),
     ),
 }  # fmt: skip
 
@@ -190,7 +190,11 @@ def has_result(folder: pathlib.Path, name: str) -> bool:
 
 
 def sized(workload: Workload, quick: bool) -> Workload:
-    return dataclasses.replace(workload, steps=workload.quick_steps) if quick else workload
+    """As it is or, for a quick run, shorter and without the peer on one thread."""
+    if not quick:
+        return workload
+    sides = {name: side for name, side in workload.sides.items() if side.threads != 1}
+    return dataclasses.replace(workload, steps=workload.quick_steps, sides=sides)
 
 
 def compare(name: str, quick: bool, peer_python: str, load: float) -> dict[str, Any]:
@@ -304,13 +308,14 @@ def run_ours(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[floa
     algorithm, optimizer = our_settings(task, workload.steps)
     marks = [(time.perf_counter(), 0)]
     environment = make_env(task.env, num_envs=1).make_training()
+    spaces = environment.observation_space, environment.action_space
     clock = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda _epoch, logs: marks.append((time.perf_counter(), logs["steps"]))
     )
     agent = fit_agent(
-        task.env, algorithm, model=our_model(task)(environment.observation_space, environment.action_space, seed),
+        task.env, algorithm, model=our_model(task, side.bfloat16)(*spaces, seed),
         optimizer=optimizer, steps=workload.steps, seed=seed, num_envs=task.num_envs, in_graph=side.in_graph,
-        mixed_precision=side.mixed_precision, callbacks=[clock], verbose=0,
+        callbacks=[clock], verbose=0,
     )  # fmt: skip
     marks.append((time.perf_counter(), agent.steps))
     work = {

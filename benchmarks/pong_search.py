@@ -88,7 +88,6 @@ def run(
         steps=candidate.steps,
         stop_return=TARGET,
         seed=seed,
-        mixed_precision="auto",
         checkpoint=CHECKPOINTS / f"{name}-{seed}",
         verbose=2,
     )
@@ -133,20 +132,21 @@ def settings_of(candidate: Candidate):
 
 
 def network_of(candidate: Candidate, protocol, seed: int):
-    """The candidate's network."""
+    """The candidate's network, in bfloat16 where the processor has it."""
     import kerasrl_pg as krl
-    from kerasrl_pg.models import nature_conv_trunk
+    from kerasrl_pg.models import actor_critic, nature_conv_trunk
+    from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
 
     env = krl.make_env("ALE/Pong-v5", num_envs=1, protocol=protocol).make_training()
-    trunk = nature_conv_trunk(activation="elu", width=candidate.width, features=candidate.features, seed=seed)
-    return krl.actor_critic(
-        env.observation_space,
-        env.action_space,
-        trunk=trunk,
-        normalize_observation=candidate.normalize,
-        normalize_value=candidate.normalize,
-        seed=seed,
-    )
+    with dtype_policy("mixed_bfloat16" if has_fast_bfloat16() else "float32"):
+        return actor_critic(
+            env.observation_space,
+            env.action_space,
+            trunk=nature_conv_trunk(activation="elu", width=candidate.width, features=candidate.features, seed=seed),
+            normalize_observation=candidate.normalize,
+            normalize_value=candidate.normalize,
+            seed=seed,
+        )
 
 
 @app.command()

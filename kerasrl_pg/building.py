@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.make import Environment, EnvLike
+from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
 from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
@@ -75,6 +75,23 @@ def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None
         if (preset.env, preset.algorithm) == (env_id, algorithm) and not preset.only_by_name
     ]
     return algorithm, found[0] if found else None
+
+
+def environment_of(
+    env: EnvLike,
+    preset: Preset | None,
+    *,
+    num_envs: int | None,
+    env_options: Mapping[str, Any] | None,
+    in_graph: bool,
+    protocol: Protocol | None,
+) -> Environment:
+    """`make_env`, with the preset's number of environments, options and protocol where none are asked for."""
+    if preset is not None:
+        num_envs = preset.num_envs if num_envs is None else num_envs
+        env_options = preset.env_options if env_options is None else env_options
+        protocol = preset.protocol if protocol is None else protocol
+    return make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
 
 
 def settings_of(algorithm: Any, name: str | None, preset: Preset | None, steps: int, num_envs: int) -> Settings:
@@ -165,10 +182,12 @@ def make_engine(
     agent: Agent, training: Any, environment: Environment, updates_per_epoch: int, jit_compile: bool | None
 ) -> Engine:
     """What runs an agent's updates in `training`, the environments to learn from."""
-    if jit_compile is None:
-        jit_compile = uses_xla(agent.model)
     off_policy = learns_action_values(agent.algorithm)
-    if not isinstance(training, VectorAdapter):
+    in_graph = not isinstance(training, VectorAdapter)
+    if jit_compile is None:
+        # Without XLA, a loop copies the replay that it carries at every step.
+        jit_compile = uses_xla(agent.model) or (off_policy and in_graph)
+    if in_graph:
         program: Any = (
             OffPolicyProgram(agent, training) if off_policy else OnPolicyProgram(agent, training, jit_compile)
         )

@@ -8,18 +8,15 @@ from gymnasium import spaces
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, CrossEntropy, PolicyGradient, Reinforce
 from kerasrl_pg.models import RMSpropFromOne, actor_critic, mlp_trunk, nature_conv_trunk
-from kerasrl_pg.settings import ModelBuilder, Preset, Settings
+from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam
 
 LESSON = "a lesson on policy-based methods"
 LAB = "a laboratory on the policy gradient"
 DEEP_Q = "a study of Pong by value and by policy"
 HANDS_ON = "a notebook on the actor-critic method"
 TUTORIAL = "a tutorial on function approximation"
-
-
-def adam(learning_rate: float, epsilon: float = 1e-8) -> keras.optimizers.Optimizer:
-    """Adam with PyTorch's epsilon, which all these documents use."""
-    return keras.optimizers.Adam(learning_rate, epsilon=epsilon)
+TORCH_EPSILON = 1e-8
+"""Of PyTorch's Adam, which all these documents use."""
 
 
 def policy_only(units: int, dropout: float = 0.0) -> ModelBuilder:
@@ -57,26 +54,28 @@ def shared_convolutions(observation_space: spaces.Space, action_space: spaces.Sp
 
 def _cartpole_cross_entropy(steps: int, num_envs: int) -> Settings:
     algorithm = CrossEntropy(elite_share=0.2)
-    return Settings(algorithm=algorithm, optimizer=adam(1e-2), model=policy_only(128))
+    return Settings(algorithm=algorithm, optimizer=adam(1e-2, TORCH_EPSILON), model=policy_only(128))
 
 
 def _cartpole_reinforce_document(steps: int, num_envs: int) -> Settings:
     algorithm = Reinforce(gradient_step_per="episode")
-    return Settings(algorithm=algorithm, optimizer=adam(1e-2), model=policy_only(128))
+    return Settings(algorithm=algorithm, optimizer=adam(1e-2, TORCH_EPSILON), model=policy_only(128))
 
 
 def _cartpole_reinforce_batched(steps: int, num_envs: int) -> Settings:
-    return Settings(algorithm=Reinforce(), optimizer=adam(1e-2), model=policy_only(128))
+    return Settings(algorithm=Reinforce(), optimizer=adam(1e-2, TORCH_EPSILON), model=policy_only(128))
 
 
 def _cartpole_a2c_monte_carlo(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=None, entropy_coef=0.0, max_gradient_norm=None)
-    return Settings(algorithm=algorithm, optimizer=adam(1e-2), model=two_perceptrons(128))
+    return Settings(algorithm=algorithm, optimizer=adam(1e-2, TORCH_EPSILON), model=two_perceptrons(128))
 
 
 def _lab(baseline):
     def build(steps: int, num_envs: int) -> Settings:
-        return Settings(algorithm=PolicyGradient(baseline=baseline), optimizer=adam(5e-3), model=two_perceptrons(32))
+        return Settings(
+            algorithm=PolicyGradient(baseline=baseline), optimizer=adam(5e-3, TORCH_EPSILON), model=two_perceptrons(32)
+        )
 
     return build
 
@@ -97,12 +96,12 @@ def _cartpole_dropout(steps: int, num_envs: int) -> Settings:
     algorithm = Reinforce(
         gradient_step_per="episode", standardize_returns=True, dropout_while_acting=True, max_gradient_value=1.0
     )
-    return Settings(algorithm=algorithm, optimizer=adam(1e-2), model=policy_only(128, dropout=0.6))
+    return Settings(algorithm=algorithm, optimizer=adam(1e-2, TORCH_EPSILON), model=policy_only(128, dropout=0.6))
 
 
 def _cartpole_actor_critic(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=None, entropy_coef=0.001, max_gradient_norm=None)
-    return Settings(algorithm=algorithm, optimizer=adam(1e-3), model=two_perceptrons(256))
+    return Settings(algorithm=algorithm, optimizer=adam(1e-3, TORCH_EPSILON), model=two_perceptrons(256))
 
 
 DOCUMENT_PRESETS: dict[str, Preset] = {

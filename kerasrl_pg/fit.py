@@ -13,6 +13,7 @@ from kerasrl_pg.agent import Agent, load_agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.building import (
     check_numbers,
+    environment_of,
     evaluation,
     find_preset,
     make_engine,
@@ -100,11 +101,9 @@ def fit_agent(
     check_numbers(steps, (seed,), eval_episodes, steps_per_epoch, stop_return, verbose)
     _check_objects(callbacks, strategy)
     algorithm_name, preset = find_preset(env, algorithm)
-    if num_envs is None and preset is not None:
-        num_envs = preset.num_envs
-    if env_options is None and preset is not None:
-        env_options = preset.env_options
-    environment = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
+    environment = environment_of(
+        env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
+    )
     eval_made = environment if eval_env is None else make_env(eval_env, in_graph=False)
     training = environment.make_training()
     if strategy is not None and training.num_envs % strategy.num_replicas_in_sync:

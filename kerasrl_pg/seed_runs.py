@@ -15,6 +15,7 @@ import scipy.stats
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.building import (
     check_numbers,
+    environment_of,
     evaluation,
     find_preset,
     make_engine,
@@ -22,7 +23,7 @@ from kerasrl_pg.building import (
     settings_of,
     updates_of_epoch,
 )
-from kerasrl_pg.envs.make import EnvLike, Protocol, make_env
+from kerasrl_pg.envs.make import EnvLike, Protocol
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.seeding import integers
@@ -201,10 +202,9 @@ def fit_seeds(
     name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent):
         raise TypeError("fit_seeds begins anew with every seed: it takes an algorithm or a name, not an Agent")
-    if preset is not None:
-        num_envs = preset.num_envs if num_envs is None else num_envs
-        env_options = preset.env_options if env_options is None else env_options
-    environment = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
+    environment = environment_of(
+        env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
+    )
     training = environment.make_training()
     settings = settings_of(algorithm, name, preset, steps, training.num_envs)
     if model is not None:

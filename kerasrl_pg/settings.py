@@ -48,6 +48,8 @@ class Preset:
     """True if the name of the algorithm alone does not mean this preset."""
     env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments with which the environment is made."""
+    protocol: Any = None
+    """How the game is presented, an `AtariProtocol` or a `DoomProtocol`; None for its default."""
 
 
 def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimizer:

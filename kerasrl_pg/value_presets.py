@@ -128,10 +128,12 @@ def _grid(name: str) -> Callable[[int, int], Settings]:
             target_every=25,
             replay_size=100_000,
             learning_starts=100,
-            epsilon=0.25,
+            # With the tutorial's 0.25 alone, some cells are seen too rarely to be learned.
+            epsilon=PolynomialDecay(1.0, steps // 2, end_learning_rate=0.25),
         )
+        rate = PolynomialDecay(5e-4, steps, end_learning_rate=0.0)
         return Settings(
-            algorithm=variant_of(name, algorithm, steps), optimizer=adam(5e-4), model=network_of(name, grid_trunk)
+            algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=network_of(name, grid_trunk)
         )
 
     return build
@@ -169,9 +171,9 @@ def _presets_of_variants() -> dict[str, Preset]:
             env="kerasrl_pg/GridWorld-v0",
             algorithm="dqn",
             num_envs=1,
-            steps=100_000,
+            steps=30_000,
             build=_grid(name),
-            source=TUTORIAL,
+            source=f"{TUTORIAL}; more exploration at first, a falling learning rate",
             env_options={"task": "simple", "observation": "grid", "max_episode_steps": 50},
         )
     return presets

@@ -57,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
         "seeding",
         "spaces",
     },
-    "presets": {"algorithms", "document_presets", "models", "seeding", "settings", "value_presets"},
+    "presets": {"algorithms", "document_presets", "envs", "models", "seeding", "settings", "value_presets"},
     "screen_export": {"agent", "envs", "export", "models", "policies"},
     "training": {"agent", "collect", "envs", "learner", "metrics", "ops", "seeding", "spaces", "types"},
     "environment_card": {"envs", "presets"},

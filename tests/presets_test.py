@@ -1,10 +1,13 @@
 """Tuned settings: complete, consistent, and used where a user names only the algorithm."""
 
+import dataclasses
+
 import keras
 import pytest
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.building import environment_of
 from kerasrl_pg.envs.doom import is_doom
 from kerasrl_pg.envs.make import find_spec, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -20,7 +23,9 @@ def test_a_preset_makes_its_algorithm_and_a_model_for_its_environment(preset):
     settings = preset.build(preset.steps, preset.num_envs)
     assert type(settings.algorithm) is ALGORITHMS[preset.algorithm]
     assert isinstance(settings.optimizer, keras.optimizers.Optimizer)
-    training = make_env(preset.env, num_envs=1, env_options=preset.env_options).make_training()
+    training = make_env(
+        preset.env, num_envs=1, env_options=preset.env_options, protocol=preset.protocol
+    ).make_training()
     spaces = training.observation_space, training.action_space
     policy_of(settings.algorithm, settings.model(*spaces, seed=0), *spaces)  # raises unless the outputs fit
     if isinstance(training, VectorAdapter):
@@ -74,6 +79,15 @@ def test_every_algorithm_has_defaults():
     assert DEFAULTS.keys() == ALGORITHMS.keys()
     for name, build in DEFAULTS.items():
         assert build().algorithm == ALGORITHMS[name]()
+
+
+def test_what_is_asked_for_goes_before_what_the_preset_has():
+    preset = dataclasses.replace(PRESETS["pong-ppo"], protocol=krl.AtariProtocol(size=64))
+    asked = {"num_envs": None, "env_options": None, "in_graph": True, "protocol": None}
+    made = environment_of(preset.env, preset, **asked)
+    assert (made.protocol["size"], made.make_training().num_envs) == (64, 8)
+    made = environment_of(preset.env, preset, **{**asked, "num_envs": 2, "protocol": krl.AtariProtocol(size=84)})
+    assert (made.protocol["size"], made.make_training().num_envs) == (84, 2)
 
 
 def test_an_algorithms_name_means_the_preset_of_the_environment():
