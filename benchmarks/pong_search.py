@@ -37,6 +37,8 @@ class Candidate:
     num_minibatches: int = 8
     discount: float = 0.999
     entropy_coef: float = 0.01
+    falling_entropy: bool = False
+    """`entropy_coef` falls linearly to 0 as well."""
     learning_rate: float = 1e-3
     """At the start; it falls linearly to 0, unless `adaptive_kl` moves it."""
     adaptive_kl: float | None = None
@@ -52,6 +54,8 @@ class Candidate:
 CANDIDATES = {
     "adaptive": Candidate(steps=1_000_000, learning_rate=3e-4, adaptive_kl=0.01),
     "annealed": Candidate(),
+    "annealed-entropy": Candidate(falling_entropy=True),
+    "annealed-entropy-half-width": Candidate(falling_entropy=True, width=0.5),
     "annealed-half-width": Candidate(width=0.5),
     "annealed-half-width-256": Candidate(width=0.5, features=256),
     "annealed-64-pixels": Candidate(size=64),
@@ -126,6 +130,9 @@ def settings_of(candidate: Candidate):
         max_gradient_norm=10.0,
         adaptive_kl=candidate.adaptive_kl,
     )
+    if candidate.falling_entropy:
+        falling = linear_to_zero(candidate.entropy_coef, candidate.steps, candidate.num_envs, algorithm)
+        algorithm = dataclasses.replace(algorithm, entropy_coef=falling)
     if candidate.adaptive_kl is not None:
         return algorithm, adam(candidate.learning_rate)
     return algorithm, adam(linear_to_zero(candidate.learning_rate, candidate.steps, candidate.num_envs, algorithm))

@@ -155,6 +155,24 @@ def report():
     (ROOT / "docs" / "results.md").write_text("\n".join(lines))
 
 
+@app.command()
+def play(row: Annotated[str, typer.Argument(help="A row that saves its policy.")]):
+    """Evaluate what a row exported to saved_models/, in float32 and without the agent that it came from."""
+    import kerasrl_pg as krl
+    from kerasrl_pg.evaluate import evaluate_policy
+    from kerasrl_pg.presets import PRESETS
+
+    if row not in ROWS or not ROWS[row].save_policy:
+        known = ", ".join(name for name, each in ROWS.items() if each.save_policy)
+        raise typer.BadParameter(f"unknown row {row!r}; those that save their policy: {known}")
+    episodes = ROWS[row].evaluation_episodes
+    environment = krl.make_env(PRESETS[ROWS[row].preset].env).make_evaluation(episodes)
+    act = krl.load_policy(ROOT / "saved_models" / row).act
+    played = evaluate_policy(act, environment, episodes=episodes, seed=2000)
+    found = {"episodes": episodes, "mean": played.mean, "std": played.std, "returns": played.returns.tolist()}
+    (RESULTS / row / "exported.json").write_text(json.dumps(found, indent=1))
+
+
 HEADER = """# Results
 
 Written by `python benchmarks/results.py report` from the files in [`results/`](results); nothing here is typed by hand.
@@ -257,7 +275,8 @@ def listed(facts: dict) -> str:
 def model_card(name: str) -> str:
     """What a policy in saved_models/ is, what it reaches and how it was made."""
     result = json.loads((RESULTS / name / f"seed-{ROWS[name].seeds[0]}.json").read_text())
-    agent, played = result["agent"], result["evaluation"]
+    agent, played = result["agent"], json.loads((RESULTS / name / "exported.json").read_text())
+    returns = f"{played['mean']:.1f} ± {played['std']:.1f} over {played['episodes']} episodes"
     protocol = listed(agent["protocol"]) or "Gymnasium's defaults"
     return f"""# {name}
 
@@ -266,7 +285,7 @@ def model_card(name: str) -> str:
 | environment | {agent["environment"]} |
 | protocol | {protocol} |
 | algorithm | {agent["algorithm"]["name"]}, {agent["steps"]:,} environment steps, seed {agent["seed"]} |
-| evaluation | {played["mean"]:.1f} ± {played["std"]:.1f} over {played["episodes"]} episodes, greedy actions |
+| evaluation | {returns}, greedy actions, of this file |
 | made by | `{result["command"]}` |
 | settings, spaces, tensors, versions | [metadata.json](metadata.json) |
 | curve and table | [docs/results.md](../../docs/results.md#{name}) |
@@ -312,6 +331,7 @@ def measure(name: str, seed: int) -> None:
         target = ROOT / "saved_models" / name
         shutil.rmtree(target, ignore_errors=True)
         agent.export(target)
+        play(name)
         (folder / "player.mp4").unlink(missing_ok=True)
         krl.record_video(agent, folder / "player.mp4", seed=1000 + seed)
     agent.episodes.to_csv(folder / f"seed-{seed}-episodes.csv")

@@ -259,7 +259,7 @@ class Agent:
 
         @tf.function(input_signature=[specs], autograph=False)
         def greedy(observation):
-            action = ops.mode(self.action_space, self.policy(observation).distribution)
+            action = self.policy(observation).distribution.mode()
             return ops.to_environment(self.action_space, action)
 
         @tf.function(

@@ -186,7 +186,7 @@ def _parameters(space: Any, distribution: Any) -> dict[str, tf.Tensor]:
 def _expected_outputs(policy: Policy, batch: Any) -> dict[str, np.ndarray]:
     """The outputs as the policy itself gives them, its action chosen as an agent chooses it."""
     observation = tf.nest.map_structure(tf.constant, batch)
-    outputs = _outputs(policy, observation, lambda distribution: distributions.mode(policy.action_space, distribution))
+    outputs = _outputs(policy, observation, lambda distribution: distribution.mode())
     expected = {name: output.numpy() for name, output in outputs.items()}
     if len(expected["action"]) == 0:
         raise ValueError("observations must hold at least one observation, to check the export on")

@@ -62,7 +62,8 @@ def fit_agent(
             its settings from the preset for this environment if there is one; the name of a preset; an algorithm such
             as `PPO(clip_epsilon=0.1)`; or an `Agent`, to train it further.
         steps: environment steps, all environments together. Training ends after the update that reaches it.
-        seed: of weights, environments, actions and minibatches. The same seed gives the same agent on the same machine.
+        seed: of weights, environments, actions and minibatches. The same seed gives the same agent on the same machine;
+            a `model` of your own has the weights that its own initializers give it.
         num_envs: environments side by side; None for the preset's number, or 8.
         model: a Keras model with the outputs that the algorithm learns from (policy and value, or action values), or
             one without heads to use as a trunk.
@@ -128,11 +129,11 @@ def fit_agent(
     updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
     engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
 
-    hooks = [*callbacks]
+    reporters: list[keras.callbacks.Callback] = []
     if verbose:
-        hooks.append(Progress(agent, steps, verbose))
+        reporters.append(Progress(agent, steps, verbose))
     if checkpoint is not None:
-        hooks.append(Checkpoint(agent, checkpoint))
+        reporters.append(Checkpoint(agent, checkpoint))
     after_epoch = evaluation(agent, eval_made, episodes=eval_episodes, seed=seed, sample=eval_sample)
     try:
         train(
@@ -140,7 +141,8 @@ def fit_agent(
             engine,
             steps=steps,
             updates_per_epoch=updates_per_epoch,
-            callbacks=hooks,
+            callbacks=callbacks,
+            reporters=reporters,
             stop_return=stop_return,
             after_epoch=after_epoch,
         )

@@ -106,8 +106,6 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
         entropy_coef=0.01,
         max_gradient_norm=10.0,
     )
-    # Nearly the rates that an aim of 0.01 for the KL divergence finds by itself, but at the end it goes to 0: a policy
-    # that wins anyway is otherwise moved by noise.
     optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=_standardized_convolutions, mixed_precision="auto")
 

@@ -65,7 +65,7 @@ def row(batch, index):
 def agent_actions(policy, observations):
     """Greedy actions as an agent computes them, without a line of the exporter's."""
     batch = tf.nest.map_structure(lambda spec, part: tf.cast(part, spec.dtype), policy.model.input, observations)
-    action = ops.mode(policy.action_space, policy(batch).distribution)
+    action = policy(batch).distribution.mode()
     return ops.to_environment(policy.action_space, action).numpy()
 
 

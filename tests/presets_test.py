@@ -39,7 +39,8 @@ def test_a_preset_says_where_it_comes_from(preset):
 
 def schedules_of(settings) -> list[keras.optimizers.schedules.LearningRateSchedule]:
     """Those that count gradient steps; exploration counts environment steps and does not fall to zero."""
-    values = [settings.optimizer._learning_rate, getattr(settings.algorithm, "clip_epsilon", None)]
+    of_algorithm = [getattr(settings.algorithm, name, None) for name in ("clip_epsilon", "entropy_coef")]
+    values = [settings.optimizer._learning_rate, *of_algorithm]
     return [value for value in values if isinstance(value, keras.optimizers.schedules.LearningRateSchedule)]
 
 

@@ -50,8 +50,8 @@ class PPO:
     deviation where the model normalises them."""
     value_coef: float = 0.5
     """Weight of the value loss (c₁)."""
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus (c₂)."""
+    entropy_coef: float | LearningRateSchedule = 0.01
+    """Weight of the entropy bonus (c₂); a Keras schedule counts gradient steps."""
     normalize_advantage: bool = True
     """Standardise the advantages of each minibatch, over all replicas."""
     max_gradient_norm: float | None = 0.5
@@ -66,8 +66,9 @@ class PPO:
             validation.check_count(self, name)
         for name in ("discount", "gae_lambda"):
             validation.check_range(self, name, 0, 1)
-        for name in ("value_coef", "entropy_coef"):
-            validation.check_range(self, name, 0, float("inf"))
+        validation.check_range(self, "value_coef", 0, float("inf"))
+        if not isinstance(self.entropy_coef, LearningRateSchedule):
+            validation.check_range(self, "entropy_coef", 0, float("inf"))
         if not isinstance(self.clip_epsilon, LearningRateSchedule):
             validation.check_range(self, "clip_epsilon", 0, float("inf"), above=True)
         for name in ("clip_value", "max_gradient_norm", "target_kl", "adaptive_kl"):
@@ -82,8 +83,9 @@ class PPO:
         """`epochs` passes of `num_minibatches` gradient steps."""
         batch = learner.map(self.prepare, rollout)
         learner.update_value_statistics(batch)
+        clip_epsilon, entropy_coef = (learner.scheduled(each) for each in (self.clip_epsilon, self.entropy_coef))
         metrics = learner.descend_minibatches(
-            functools.partial(self.loss, clip_epsilon=learner.scheduled(self.clip_epsilon)),
+            functools.partial(self.loss, clip_epsilon=clip_epsilon, entropy_coef=entropy_coef),
             batch,
             epochs=self.epochs,
             num_minibatches=self.num_minibatches,
@@ -100,7 +102,9 @@ class PPO:
         """Advantages and value targets, [T, N]."""
         return ops.advantage_batch(rollout, discount=self.discount, gae_lambda=self.gae_lambda)
 
-    def loss(self, policy, batch: Batch, *, clip_epsilon: tf.Tensor | float) -> tuple[tf.Tensor, Metrics]:
+    def loss(
+        self, policy, batch: Batch, *, clip_epsilon: tf.Tensor | float, entropy_coef: tf.Tensor | float
+    ) -> tuple[tf.Tensor, Metrics]:
         """Clipped surrogate + value_coef · value loss - entropy_coef · entropy; Schulman et al. 2017, eq. 9."""
         distribution, value = policy(batch.observation, training=True)
         weight = batch.weight
@@ -121,7 +125,7 @@ class PPO:
                 scale=policy.value_scale,
             )
         entropy = ops.entropy(distribution, weight)
-        total = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        total = policy_loss + self.value_coef * value_loss - entropy_coef * entropy
         return total, {
             "policy_loss": policy_loss,
             "value_loss": value_loss,

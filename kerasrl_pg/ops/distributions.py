@@ -131,23 +131,6 @@ class EpsilonGreedy:
         return self._mixture.log_prob(action)
 
 
-def mode(action_space: Space, distribution: tfd.Distribution) -> tf.Tensor:
-    """The most probable action of each state: argmax_a π(a|s).
-
-    Args:
-        action_space: Of one environment. All supported ones agree on what a mode is: nothing depends on it.
-        distribution: As `action_distribution` makes it.
-
-    Returns:
-        An action in the policy's units, [B, ...].
-
-    Example:
-        >>> mode(Discrete(2), action_distribution(Discrete(2), tf.constant([[0.0, 1.0]]))).numpy().tolist()
-        [1]
-    """
-    return distribution.mode()
-
-
 def sample(action_space: Space, distribution: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
     """Draw an action for each state: a ~ π(a|s), a pure function of the seed.
 

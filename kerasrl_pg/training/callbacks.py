@@ -49,27 +49,26 @@ class Progress(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the agent every few epochs and at the end; the directory always holds one whole agent.
+    """Saves the agent after every epoch and at the end; the directory always holds one whole agent.
+
+    At the end once more, because that is when callbacks such as EarlyStopping restore the best weights.
 
     Args:
         agent: the agent.
         path: the directory, replaced each time.
-        every: epochs between saves.
     """
 
-    def __init__(self, agent: Any, path: str | os.PathLike, every: int = 1):
+    def __init__(self, agent: Any, path: str | os.PathLike):
         super().__init__()
         self._agent = agent
         self._path = path
-        self._every = every
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save if it is time."""
-        if (epoch + 1) % self._every == 0:
-            self._agent.save(self._path, overwrite=True)
+        """Save."""
+        self._agent.save(self._path, overwrite=True)
 
     def on_train_end(self, logs=None):
-        """Save what there is at the end."""
+        """Save what the other callbacks left."""
         self._agent.save(self._path, overwrite=True)
 
 

@@ -37,6 +37,7 @@ def train(
     steps: int,
     updates_per_epoch: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    reporters: Sequence[keras.callbacks.Callback] = (),
     stop_return: float | None = None,
     after_epoch: Callable[[], dict[str, float]] | None = None,
 ) -> None:
@@ -50,14 +51,16 @@ def train(
         engine: runs updates.
         steps: environment steps since the agent was made, all environments together; the last update may overshoot.
         updates_per_epoch: length of the reporting interval.
-        callbacks: Keras callbacks; `model.stop_training` ends the loop.
+        callbacks: Keras callbacks; `model.stop_training` ends the loop, and what they add to the logs of an epoch is in
+            the history.
+        reporters: callbacks that come after the history has its entry.
         stop_return: end once the mean return of the last 100 episodes is at least this.
         after_epoch: more figures for the log of each epoch.
     """
     epoch = agent.history.epoch[-1] + 1 if agent.history.epoch else 0
     epochs_before = list(agent.history.epoch)
     hooks = keras.callbacks.CallbackList(
-        [agent.history, *callbacks],
+        [*callbacks, agent.history, *reporters],
         model=agent.model,
         steps=updates_per_epoch,
         verbose=0,

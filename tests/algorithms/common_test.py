@@ -136,7 +136,7 @@ def test_gradient_flows_to_the_model_and_not_to_the_data(algorithm):
     batch = algorithm.prepare(random_rollout(learner))
     flat = Batch(*(tf.reshape(field, [-1]) for field in batch))  # [T, N] -> [B]
     data = (flat.advantage, flat.value, flat.value_target, flat.log_prob, flat.weight)
-    more = {"clip_epsilon": 0.2} if isinstance(algorithm, PPO) else {}
+    more = {"clip_epsilon": 0.2, "entropy_coef": 0.01} if isinstance(algorithm, PPO) else {}
     with tf.GradientTape() as tape:
         tape.watch(data)
         loss, _ = algorithm.loss(learner.policy, flat, **more)

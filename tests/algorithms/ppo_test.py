@@ -91,6 +91,20 @@ def test_a_clip_schedule_is_read_at_the_number_of_gradient_steps():
     assert [clip_fraction() for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
 
 
+def test_an_entropy_schedule_is_read_at_the_number_of_gradient_steps():
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 10, 0.0)
+    learner = tabular_learner(LOGITS, VALUES, keras.optimizers.SGD(0.0))
+    rollout = random_rollout(learner)
+    algorithm = PPO(**{**PLAIN, "entropy_coef": schedule})
+
+    def coefficient():
+        metrics = algorithm.update(learner, rollout, tf.constant([0, 0]))
+        without_bonus = metrics["policy_loss"] + algorithm.value_coef * metrics["value_loss"]
+        return float((without_bonus - metrics["loss"]) / metrics["entropy"])
+
+    assert [coefficient() for _ in range(3)] == pytest.approx([0.2, 0.18, 0.16], rel=1e-4)
+
+
 def test_a_target_kl_ends_the_update_early():
     settings = {"rollout_length": 8, "epochs": 5, "num_minibatches": 2}
     _, _, free = updated(PPO(**settings), LOGITS, VALUES, random_rollout, keras.optimizers.SGD(5.0))

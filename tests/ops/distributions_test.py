@@ -97,7 +97,7 @@ def test_the_mode_is_the_likeliest_action(variant, action_space):
     def log_probs(parameters):
         policy = ops.action_distribution(action_space, parameters)
         samples = policy.sample(100, seed=SEED)  # [100, B, ...]
-        return policy.log_prob(ops.mode(action_space, policy)), policy.log_prob(samples)
+        return policy.log_prob(policy.mode()), policy.log_prob(samples)
 
     of_mode, of_samples = variant(log_probs)(random_parameters(action_space))
     assert np.all(of_mode >= of_samples.numpy() - 1e-5)
@@ -105,7 +105,7 @@ def test_the_mode_is_the_likeliest_action(variant, action_space):
 
 def test_mode_has_the_shape_and_type_of_a_sample(action_space):
     policy = ops.action_distribution(action_space, random_parameters(action_space))
-    mode, spec = ops.mode(action_space, policy), ops.action_spec(action_space, 64)
+    mode, spec = policy.mode(), ops.action_spec(action_space, 64)
     assert (mode.shape, mode.dtype) == (spec.shape, spec.dtype)
 
 

@@ -33,6 +33,7 @@ def trained(tmp_path_factory):
 
     agent = fit(
         60,
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(mine=10 * epoch)),
         keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1)),
         keras.callbacks.LambdaCallback(
             on_train_begin=count("trainings"), on_epoch_end=count("epochs"), on_train_batch_end=count("batches")
@@ -44,6 +45,11 @@ def trained(tmp_path_factory):
         keras.callbacks.TerminateOnNaN(),
     )
     return agent, directory, counts, rates
+
+
+def test_what_a_callback_adds_to_the_logs_is_in_the_history(trained):
+    agent, *_ = trained
+    assert agent.history.history["mine"] == [0, 10, 20]
 
 
 def test_batches_are_updates_and_epochs_are_entries_of_the_history(trained):
@@ -169,14 +175,17 @@ def test_verbose_2_is_a_line_an_epoch(capsys):
     assert "episode_return: " in lines[-1]
 
 
-def test_a_checkpoint_is_written_every_few_epochs_and_at_the_end(trained, tmp_path):
+def test_a_checkpoint_holds_what_the_last_callback_left(trained, tmp_path):
     agent, *_ = trained
-    checkpoint = Checkpoint(agent, tmp_path / "agent", every=2)
+    checkpoint = Checkpoint(agent, tmp_path / "agent")
     checkpoint.on_epoch_end(0)
-    assert not (tmp_path / "agent").exists()
-    checkpoint.on_epoch_end(1)
     assert krl.load_agent(tmp_path / "agent").steps == agent.steps
+    bias = agent.model.trainable_variables[-1]
+    bias.assign_add([1.0])
     checkpoint.on_train_end()
+    restored = krl.load_agent(tmp_path / "agent").model.trainable_variables[-1]
+    np.testing.assert_array_equal(restored, bias)
+    bias.assign_sub([1.0])
     assert [path.name for path in tmp_path.iterdir()] == ["agent"]
 
 
