@@ -136,6 +136,8 @@ DOOM_DISCOUNT = 0.999
 
 def _doom_model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
     """The Nature network on the screen, and 256 units on its features and the game variables; all standardised."""
+    if not isinstance(observation_space, spaces.Dict):  # a protocol without game variables
+        return _standardized_convolutions(observation_space, action_space, seed)
     return actor_critic(
         observation_space,
         action_space,

@@ -193,7 +193,7 @@ def fit_seeds(
         >>> runs = fit_seeds("CartPole-v1", "a2c", seeds=2, steps=512, jit_compile=False, verbose=0)
         >>> steps, returns = runs.curve("episode_return")
         >>> returns.shape
-        (2, 2)
+        (2, 4)
     """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) < len(chosen):

@@ -81,6 +81,7 @@ def test_a_peer_that_is_not_installed_is_named(compare, tmp_path):
     assert "stable_baselines3, ale_py, cv2" in compare.missing_peer(compare.WORKLOADS["pong"], str(python))
 
 
+@pytest.mark.slow
 def test_our_side_counts_its_work_and_leaves_the_warm_up_out_of_the_time(compare):
     workload = compare.dataclasses.replace(compare.WORKLOADS["cartpole"], steps=10_240)
     result = json.loads(json.dumps(compare.measure(workload, "graph", seed=0)))

@@ -3,7 +3,9 @@
 import dataclasses
 
 import keras
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import ALGORITHMS
@@ -11,6 +13,7 @@ from kerasrl_pg.building import environment_of
 from kerasrl_pg.envs.doom import is_doom
 from kerasrl_pg.envs.make import find_spec, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.policies import policy_of
 from kerasrl_pg.presets import DEFAULTS, PRESETS, linear_to_zero
 
@@ -89,6 +92,12 @@ def test_what_is_asked_for_goes_before_what_the_preset_has():
     assert (made.protocol["size"], made.make_training().num_envs) == (64, 8)
     made = environment_of(preset.env, preset, **{**asked, "num_envs": 2, "protocol": krl.AtariProtocol(size=84)})
     assert (made.protocol["size"], made.make_training().num_envs) == (84, 2)
+
+
+def test_doom_without_game_variables_is_still_seen_by_convolutions():
+    build = PRESETS["doom-ppo"].build(1_000_000, 16).model
+    model = build(spaces.Box(0, 255, (4, 60, 80), np.uint8), spaces.Discrete(4))
+    assert any(isinstance(layer, keras.layers.Conv2D) for layer in layers_of(model, keras.layers.Layer))
 
 
 def test_an_algorithms_name_means_the_preset_of_the_environment():

@@ -97,6 +97,7 @@ def test_what_is_exported_for_screens_acts_on_them_as_the_agent_on_its_frames(ag
     assert json.loads((path / "metadata.json").read_text())["protocol"]["size"] == 84
 
 
+@pytest.mark.slow
 def test_it_plays_from_the_emulators_screens_where_this_package_is_not(agent, tmp_path):
     path = krl.export_for_screens(agent, tmp_path / "policy")
     result = subprocess.run(

@@ -94,6 +94,7 @@ def test_a_million_derived_seeds_are_all_different():
     assert len(np.unique(seeds[:, 0] << 31 | seeds[:, 1])) == 1_000_000
 
 
+@pytest.mark.slow
 def test_numbers_drawn_from_derived_seeds_are_uniform():
     seeds = seeding.seeds_of_steps(seeding.make_seed(3), [20_000])
     drawn = tf.map_fn(lambda seed: tf.random.stateless_uniform([], seed), seeds, fn_output_signature=tf.float32)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 from gymnasium import spaces
 
 from kerasrl_pg import seeding
 from kerasrl_pg.models import preprocessing
+from kerasrl_pg.models.precision import dtype_policy
 from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
 from kerasrl_pg.spaces import map_space, tensor_dtype
@@ -21,7 +24,9 @@ def encode(space: spaces.Space, inputs, normalize: bool, seed: int):
     tensors = keras.tree.flatten(inputs)
     encoded = []
     for leaf, tensor, leaf_seed in zip(leaves, tensors, seeding.integers(seed, len(leaves)), strict=True):
-        features = preprocessing.encode_leaf(leaf, tensor)
+        # In float32 whatever the trunk computes in: standardising would magnify what rounding left of a pixel.
+        with dtype_policy("float32") if normalize else contextlib.nullcontext():
+            features = preprocessing.encode_leaf(leaf, tensor)
         if normalize and not isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             features = RunningNormalizer(dtype="float32")(features)
         if len(leaves) > 1 and preprocessing.is_image(leaf):

@@ -122,6 +122,7 @@ def test_other_specs_become_the_spaces_that_they_mean():
     assert reward == 0.0  # None, as dm_env has it where there is none
 
 
+@pytest.mark.slow
 def test_an_agent_learns_to_catch():
     algorithm = krl.PPO(rollout_length=2 * (ROWS - 1), num_minibatches=5, entropy_coef=0.0)
     settings = {"optimizer": keras.optimizers.Adam(3e-3), "num_envs": 16, "steps": 8000, "jit_compile": False}

@@ -201,6 +201,7 @@ def test_game_variables_come_in_hundreds(make):
         make("VizdoomMyWayHome-v1", game_variables=True)
 
 
+@pytest.mark.slow
 def test_every_scenario_plays(make):
     find_doom_spec(CENTER)
     scenarios = [env_id for env_id in gymnasium.registry if is_doom(env_id) and env_id.endswith("-v1")]

@@ -51,6 +51,7 @@ def end_of(algorithm, build=krl.q_network, *, seed=0, bar=BAR, learning_rate=1e-
     return agent.episodes.mean_return()
 
 
+@pytest.mark.slow
 def test_double_dqn_learns_cartpole():
     assert end_of(*VARIANTS["double"]) >= BAR
 

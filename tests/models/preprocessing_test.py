@@ -156,6 +156,20 @@ def test_half_precision_does_not_round_observations_before_they_are_standardised
     np.testing.assert_allclose(keras.ops.cast(standardised, "float32"), [[1.0, -0.5]])
 
 
+def test_half_precision_does_not_round_pixels_before_they_are_standardised():
+    # Between 1/4 and 1/2 bfloat16 counts in steps of 1/512, half of what one grey level is.
+    image = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+    with dtype_policy("mixed_bfloat16"):
+        model = actor_critic(image, spaces.Discrete(2), normalize_observation=True)
+    normalizer = layers_of(model, RunningNormalizer)[0]
+    normalizer.mean.assign(np.full((36, 36, 1), 100 / 255))
+    normalizer.variance.assign(np.full((36, 36, 1), 1 / 255**2))
+    pixels = np.full((1, 36, 36, 1), 100, np.uint8)
+    pixels[0, :2, 0, 0] = 99, 101
+    standardised = keras.ops.cast(keras.Model(model.input, normalizer.output)(pixels), "float32")
+    np.testing.assert_allclose(standardised[0, :3, 0, 0], [-1.0, 1.0, 0.0], atol=1e-4)
+
+
 def batch_of_targets(value_target: np.ndarray) -> Batch:
     zeros = tf.zeros(value_target.shape)
     observation = tf.zeros([*value_target.shape, 2])
