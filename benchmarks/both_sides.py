@@ -27,6 +27,16 @@ class Task:
     """Of the algorithm."""
 
 
+ZOO_CARTPOLE = Task(
+    env="CartPole-v1", algorithm="ppo", num_envs=8, learning_rate=1e-3, annealed=True,
+    settings={
+        "rollout_length": 32, "epochs": 20, "num_minibatches": 1, "discount": 0.98, "gae_lambda": 0.8,
+        "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
+    },
+)  # fmt: skip
+"""PPO as Stable-Baselines3's zoo has it, which solves the task in 100,000 steps."""
+
+
 def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
     """The algorithm and the optimizer, for a training of `steps` environment steps."""
     from keras.optimizers import Adam
@@ -54,10 +64,10 @@ def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
 def our_model(task: Task, bfloat16: bool = False) -> Callable[..., Any]:
     """Builds the network from the spaces and a seed; in bfloat16, if wanted, where the processor has it."""
     from kerasrl_pg.models import default_model, mlp_trunk, nature_conv_trunk, q_network
-    from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
+    from kerasrl_pg.models.precision import mixed_precision_policy
 
     def build(observation_space, action_space, seed=0):
-        with dtype_policy("mixed_bfloat16" if bfloat16 and has_fast_bfloat16() else "float32"):
+        with mixed_precision_policy("auto" if bfloat16 else "float32"):
             if task.algorithm != "dqn":
                 return default_model(observation_space, action_space, seed=seed)
             hidden = task.hidden

@@ -27,7 +27,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from both_sides import Task, our_model, our_settings, sb3_environment, sb3_model, sb3_parameters
+from both_sides import ZOO_CARTPOLE, Task, our_model, our_settings, sb3_environment, sb3_model, sb3_parameters
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPEATS = 3
@@ -85,13 +85,6 @@ CARTPOLE = {
     "vector": Side(title="ours, Gymnasium vector environment", in_graph=False, least_ratio=2.0),
     **PEERS,
 }
-ZOO_CARTPOLE = Task(
-    env="CartPole-v1", algorithm="ppo", num_envs=8, learning_rate=1e-3, annealed=True,
-    settings={
-        "rollout_length": 32, "epochs": 20, "num_minibatches": 1, "discount": 0.98, "gae_lambda": 0.8,
-        "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
-    },
-)  # fmt: skip
 PONG: dict[str, Any] = {"env": "ALE/Pong-v5", "hidden": None}
 
 

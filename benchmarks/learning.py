@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from both_sides import Task, our_model, our_settings, sb3_environment, sb3_model, sb3_parameters
+from both_sides import ZOO_CARTPOLE, Task, our_model, our_settings, sb3_environment, sb3_model, sb3_parameters
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "learning"
@@ -31,16 +31,7 @@ CARTPOLE: dict[str, Any] = {"env": "CartPole-v1"}
 ACROBOT: dict[str, Any] = {"env": "Acrobot-v1"}
 A2C: dict[str, Any] = {"rollout_length": 5, "gae_lambda": 1.0, "value_coef": 0.5, "entropy_coef": 0.0}
 TASKS: dict[str, tuple[Task, int]] = {
-    "ppo-cartpole": (
-        Task(
-            **CARTPOLE, algorithm="ppo", num_envs=8, hidden=(64, 64), learning_rate=1e-3, annealed=True,
-            settings={
-                "rollout_length": 32, "epochs": 20, "num_minibatches": 1, "discount": 0.98, "gae_lambda": 0.8,
-                "clip_epsilon": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_gradient_norm": 0.5,
-            },
-        ),
-        100_000,
-    ),
+    "ppo-cartpole": (ZOO_CARTPOLE, 100_000),
     "ppo-acrobot": (
         Task(
             **ACROBOT, algorithm="ppo", num_envs=16, hidden=(64, 64), learning_rate=3e-4,

@@ -142,10 +142,10 @@ def network_of(candidate: Candidate, protocol, seed: int):
     """The candidate's network, in bfloat16 where the processor has it."""
     import kerasrl_pg as krl
     from kerasrl_pg.models import actor_critic, nature_conv_trunk
-    from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
+    from kerasrl_pg.models.precision import mixed_precision_policy
 
     env = krl.make_env("ALE/Pong-v5", num_envs=1, protocol=protocol).make_training()
-    with dtype_policy("mixed_bfloat16" if has_fast_bfloat16() else "float32"):
+    with mixed_precision_policy("auto"):
         return actor_critic(
             env.observation_space,
             env.action_space,

@@ -17,7 +17,7 @@ from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
-from kerasrl_pg.models.precision import dtype_policy, has_fast_bfloat16
+from kerasrl_pg.models.precision import mixed_precision_policy
 from kerasrl_pg.models.q_network import q_network
 from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.presets import DEFAULTS, PRESETS
@@ -120,7 +120,7 @@ def new_agent(
     spaces = training.observation_space, training.action_space
     with scope(strategy):
         if model is None:
-            with _precision(mixed_precision or settings.mixed_precision):
+            with mixed_precision_policy(mixed_precision or settings.mixed_precision):
                 model = settings.model(*spaces, seed=model_seed)
         elif mixed_precision is not None:
             raise ValueError("mixed_precision is for models built here: your model's dtype policies decide for it")
@@ -148,15 +148,6 @@ def _own_model(
         return model
     build = q_network if learns_action_values(settings.algorithm) else actor_critic
     return build(*spaces, trunk=model, seed=seed)
-
-
-def _precision(name: str | None):
-    """A context in which models are built in this precision."""
-    if name == "auto":
-        name = "bfloat16" if has_fast_bfloat16() else None
-    if name not in (None, "float32", "bfloat16"):
-        raise ValueError(f'mixed_precision must be None, "auto", "bfloat16" or "float32", got {name!r}')
-    return dtype_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
 
 
 def _check_learning_rate(optimizer: Any) -> None:

@@ -67,8 +67,7 @@ class PPO:
         for name in ("discount", "gae_lambda"):
             validation.check_range(self, name, 0, 1)
         validation.check_range(self, "value_coef", 0, float("inf"))
-        if not isinstance(self.entropy_coef, LearningRateSchedule):
-            validation.check_range(self, "entropy_coef", 0, float("inf"))
+        validation.check_schedule(self, "entropy_coef", 0, float("inf"))
         if not isinstance(self.clip_epsilon, LearningRateSchedule):
             validation.check_range(self, "clip_epsilon", 0, float("inf"), above=True)
         for name in ("clip_value", "max_gradient_norm", "target_kl", "adaptive_kl"):

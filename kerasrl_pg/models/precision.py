@@ -27,6 +27,24 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def mixed_precision_policy(name: str | None) -> contextlib.AbstractContextManager[None]:
+    """A context in which models are built as `fit_agent(mixed_precision=name)` has them.
+
+    Raises:
+        ValueError: a name that is none of those.
+
+    Example:
+        >>> with mixed_precision_policy("bfloat16"):
+        ...     keras.layers.Dense(1).compute_dtype
+        'bfloat16'
+    """
+    if name == "auto":
+        name = "bfloat16" if has_fast_bfloat16() else None
+    if name not in (None, "float32", "bfloat16"):
+        raise ValueError(f'mixed_precision must be None, "auto", "bfloat16" or "float32", got {name!r}')
+    return dtype_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
+
+
 def has_fast_bfloat16() -> bool:
     """Whether the processor (or a GPU) multiplies bfloat16 natively; elsewhere it is emulated, many times slower."""
     if tf.config.list_physical_devices("GPU"):

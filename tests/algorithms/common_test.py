@@ -85,9 +85,12 @@ def test_a_hyperparameter_out_of_range_is_a_value_error_that_names_it(algorithm,
 
 
 @pytest.mark.parametrize("algorithm", POLICY_GRADIENTS)
-def test_a_schedule_is_for_the_clip_only(algorithm):
+def test_a_schedule_is_for_the_clip_and_the_entropy_bonus_only(algorithm):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 10)
     assert PPO(clip_epsilon=schedule).clip_epsilon is schedule
+    assert PPO(entropy_coef=schedule).entropy_coef is schedule
+    with pytest.raises(ValueError, match=r"entropy_coef must stay in .* got -0\.1 at step 2147483647"):
+        PPO(entropy_coef=keras.optimizers.schedules.PolynomialDecay(0.2, 10, -0.1))
     with pytest.raises(ValueError, match="discount must be"):
         algorithm(discount=schedule)
 
