@@ -36,15 +36,15 @@ results: .venv/.installed-dev  ## train every preset that has no measured result
 	$(BIN)/python benchmarks/results.py run
 	$(BIN)/python benchmarks/results.py report
 
-bench: .venv/.installed-bench  ## time this library beside others on this machine
-	$(BIN)/python benchmarks/compare.py
+bench: .venv/.installed-bench .venv-rejax/.installed  ## time this library beside others on this machine
+	$(BIN)/python benchmarks/compare.py --rejax-python .venv-rejax/bin/python
 
-bench-quick: .venv/.installed-bench  ## one short repeat of each: minutes, the figures are rough
-	$(BIN)/python benchmarks/compare.py --quick
+bench-quick: .venv/.installed-bench .venv-rejax/.installed  ## one short repeat of each: minutes, the figures are rough
+	$(BIN)/python benchmarks/compare.py --rejax-python .venv-rejax/bin/python --quick
 
 clean:  ## remove caches and build products; runs/ and .venv stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp .venv/.installed-EXTRA is older than setup.cfg or constraints.txt when the installation has to be redone.
 .venv/.installed-%: setup.cfg pyproject.toml constraints.txt | .venv/.created
@@ -58,4 +58,10 @@ clean:  ## remove caches and build products; runs/ and .venv stay
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
+	@touch $@
+
+# JAX's packages do not go beside those of tensorflow-probability.
+.venv-rejax/.installed: benchmarks/rejax-requirements.txt | .venv/.created
+	$(PYTHON) -m venv .venv-rejax
+	.venv-rejax/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
