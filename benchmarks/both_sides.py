@@ -61,18 +61,16 @@ def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
     return algorithm, Adam(rate, epsilon=1e-8 if task.algorithm == "dqn" else 1e-5)
 
 
-def our_model(task: Task, bfloat16: bool = False) -> Callable[..., Any]:
-    """Builds the network from the spaces and a seed; in bfloat16, if wanted, where the processor has it."""
+def our_model(task: Task) -> Callable[..., Any]:
+    """Builds the network from the spaces and a seed."""
     from kerasrl_pg.models import default_model, mlp_trunk, nature_conv_trunk, q_network
-    from kerasrl_pg.models.precision import mixed_precision_policy
 
-    def build(observation_space, action_space, seed=0):
-        with mixed_precision_policy("auto" if bfloat16 else "float32"):
-            if task.algorithm != "dqn":
-                return default_model(observation_space, action_space, seed=seed)
-            hidden = task.hidden
-            trunk = nature_conv_trunk(seed=seed) if hidden is None else mlp_trunk(hidden, activation="relu", seed=seed)
-            return q_network(observation_space, action_space, trunk=trunk, seed=seed)
+    def build(observation_space, action_space, seed):
+        if task.algorithm != "dqn":
+            return default_model(observation_space, action_space, seed=seed)
+        hidden = task.hidden
+        trunk = nature_conv_trunk(seed=seed) if hidden is None else mlp_trunk(hidden, activation="relu", seed=seed)
+        return q_network(observation_space, action_space, trunk=trunk, seed=seed)
 
     return build
 

@@ -320,19 +320,18 @@ def run_ours(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[floa
     """Train with this library, through the door that users take."""
     import keras
 
-    from kerasrl_pg import fit_agent, make_env
+    from kerasrl_pg import fit_agent
     from kerasrl_pg.models.actor_critic import layers_of
 
     task = workload.task
     algorithm, optimizer = our_settings(task, workload.steps)
     marks = [(time.perf_counter(), 0)]
-    environment = make_env(task.env, num_envs=1).make_training()
-    spaces = environment.observation_space, environment.action_space
     clock = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda _epoch, logs: marks.append((time.perf_counter(), logs["steps"]))
     )
     agent = fit_agent(
-        task.env, algorithm, model=our_model(task, side.bfloat16)(*spaces, seed),
+        task.env, algorithm, model=our_model(task),
+        mixed_precision="auto" if side.bfloat16 else "float32",
         optimizer=optimizer, steps=workload.steps, seed=seed, num_envs=task.num_envs, in_graph=side.in_graph,
         callbacks=[clock], verbose=0,
     )  # fmt: skip

@@ -1,7 +1,9 @@
-"""The experiments of the documents that compare: several methods or settings over several seeds, in one figure.
+"""Experiments that compare several methods or settings over several seeds, in one figure.
 
     python benchmarks/experiments.py lab              # three policy gradients, 10 seeds
     python benchmarks/experiments.py entropy          # REINFORCE with six weights of the entropy bonus
+    python benchmarks/experiments.py precision        # PPO on CartPole in bfloat16 and in float32
+    python benchmarks/experiments.py precision-pong   # the same on the first steps of Pong: an hour
     python benchmarks/experiments.py report           # docs/experiments.md, from docs/results/*
 
 What an experiment measured is in `docs/results/<experiment>/`: the histories as CSV, the figure, a JSON with the times.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -25,12 +28,23 @@ LAB = {
 }
 ENTROPY_COEFS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.5)
 ROUNDS = 15
+PRECISIONS = ("float32", "bfloat16")
+TEST_GAMES = "eval_return", "return of test games, actions drawn from the policy"
+GREEDY_GAMES = "eval_return", "return of greedy games"
+TRAINING_GAMES = "episode_return", "return of the last 100 training games"
 
 
 @app.command()
 def lab():
     """10,000 steps on CartPole-v1; every 500, five games with actions drawn from the policy."""
-    measure("lab", LAB, seeds=10, steps=10_000, steps_per_epoch=500, eval_episodes=5)
+    import kerasrl_pg as krl
+
+    def train():
+        return krl.fit_sweep(
+            "CartPole-v1", LAB, seeds=10, steps=10_000, steps_per_epoch=500, eval_episodes=5, eval_sample=True
+        )
+
+    measure("lab", train, TEST_GAMES)
 
 
 @app.command()
@@ -44,21 +58,75 @@ def entropy():
     preset = PRESETS["cartpole-reinforce-document"]
     settings = preset.build(preset.steps, preset.num_envs)
     algorithms = {f"{coef:g}": replace(settings.algorithm, entropy_coef=coef) for coef in ENTROPY_COEFS}
-    runs = measure(
-        "entropy",
-        algorithms,
-        seeds=3,
-        steps=10_000_000,
-        num_envs=preset.num_envs,
-        model=settings.model,
-        optimizer=settings.optimizer,
-        eval_episodes=10,
-        callbacks=lambda seed: [StopAfter(ROUNDS)],
-    )
+
+    def train():
+        return krl.fit_sweep(
+            "CartPole-v1",
+            algorithms,
+            seeds=3,
+            steps=10_000_000,
+            num_envs=preset.num_envs,
+            model=settings.model,
+            optimizer=settings.optimizer,
+            eval_episodes=10,
+            eval_sample=True,
+            callbacks=lambda seed: [StopAfter(ROUNDS)],
+        )
+
+    runs = measure("entropy", train, TEST_GAMES)
     for name, each in runs.items():
         film = RESULTS / "entropy" / f"coef-{name}.mp4"
         film.unlink(missing_ok=True)
         krl.record_video(each.agent_of(0), film, seed=0)
+
+
+@app.command()
+def precision():
+    """The trunk in bfloat16 and in float32: PPO's preset on CartPole-v1, 20 greedy games every 10,000 steps."""
+    import kerasrl_pg as krl
+
+    def train():
+        return {
+            name: krl.fit_seeds(
+                "CartPole-v1",
+                "ppo",
+                seeds=5,
+                steps=100_000,
+                steps_per_epoch=10_000,
+                mixed_precision=name,
+                eval_episodes=20,
+            )
+            for name in PRECISIONS
+        }
+
+    measure("precision", train, GREEDY_GAMES)
+
+
+@app.command()
+def precision_pong():
+    """The same on Pong: the first 200,000 steps of `pong-fast`, its learning rate falling as slowly as there."""
+    import kerasrl_pg as krl
+    from kerasrl_pg.presets import PRESETS
+
+    preset = PRESETS["pong-fast"]
+    settings = preset.build(preset.steps, preset.num_envs)
+
+    def train():
+        return {
+            name: krl.fit_seeds(
+                preset.env,
+                settings.algorithm,
+                seeds=5,
+                steps=200_000,
+                num_envs=preset.num_envs,
+                model=settings.model,
+                optimizer=settings.optimizer,
+                mixed_precision=name,
+            )
+            for name in PRECISIONS
+        }
+
+    measure("precision-pong", train, TRAINING_GAMES)
 
 
 @app.command()
@@ -72,31 +140,33 @@ def report():
 
 HEADER = """# Experiments
 
-Written by `python benchmarks/experiments.py report` from what the experiments measured. Returns are those of test games
-whose actions are drawn from the policy, on Gymnasium's own environment; intervals are 95 % bootstrap intervals of the
-interquartile mean over the seeds, after the last epoch. The bands in the figures are one standard deviation.
+Written by `python benchmarks/experiments.py report` from what the experiments measured. Intervals are 95 % bootstrap
+intervals of the interquartile mean over the seeds, after the last epoch. The bands in the figures are one standard
+deviation.
 """
 
 
-def measure(name: str, algorithms: dict[str, Any], **arguments: Any):
-    """Run an experiment and write what came out."""
+def measure(name: str, train: Callable[[], dict[str, Any]], judged_by: tuple[str, str]):
+    """Run an experiment and write what came out; `judged_by` is a column of the histories, and what it is."""
     import kerasrl_pg as krl
 
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
+    column, meaning = judged_by
     started = time.perf_counter()
-    runs = krl.fit_sweep("CartPole-v1", algorithms, eval_sample=True, **arguments)
+    runs = train()
     seconds = time.perf_counter() - started
-    krl.plot_seeds(runs, folder / "returns.png", name="eval_return")
+    krl.plot_seeds(runs, folder / "returns.png", name=column)
     finals = {}
     for label, each in runs.items():
         each.to_csv(folder / f"{label.replace(' ', '-').replace(':', '')}.csv")
-        interval = each.interquartile_mean("eval_return")
+        interval = each.interquartile_mean(column)
         finals[label] = {"value": interval.value, "low": interval.low, "high": interval.high}
     result = {
         "experiment": name,
         "seconds": seconds,
-        "seeds": arguments["seeds"],
+        "seeds": len(next(iter(runs.values())).runs),
+        "meaning": meaning,
         "finals": finals,
         "machine": machine(),
         "command": f"python benchmarks/experiments.py {name}",
@@ -126,13 +196,13 @@ def section(result: dict[str, Any]) -> list[str]:
     return [
         f"## {name}",
         "",
-        f"![Return of test games against environment steps](results/{name}/returns.png)",
+        f"![The return against environment steps](results/{name}/returns.png)",
         "",
-        "| | return |",
+        f"| | {result['meaning']} |",
         "|---|---|",
         *rows,
         "",
-        f"{result['seeds']} seeds each; {result['seconds']:.0f} s in all, compilation and test games included. "
+        f"{result['seeds']} seeds each; {result['seconds']:.0f} s in all, compilation and games included. "
         f"Again: `{result['command']}`.",
         "",
     ]

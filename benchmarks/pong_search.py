@@ -61,6 +61,7 @@ CANDIDATES = {
     "annealed-64-pixels": Candidate(size=64),
     "annealed-2-epochs": Candidate(epochs=2),
     "annealed-99": Candidate(discount=0.99),
+    "annealed-short-rollouts": Candidate(rollout_length=128, num_minibatches=4),
     "annealed-plain-inputs": Candidate(normalize=False),
     "annealed-16-envs": Candidate(num_envs=16),
 }
@@ -81,13 +82,13 @@ def run(
     candidate = CANDIDATES[name]
     load = os.getloadavg()[0]
     algorithm, optimizer = settings_of(candidate)
-    protocol = krl.AtariProtocol(size=candidate.size)
     agent = krl.fit_agent(
         "ALE/Pong-v5",
         algorithm,
         optimizer=optimizer,
-        model=network_of(candidate, protocol, seed),
-        protocol=protocol,
+        model=network_of(candidate),
+        mixed_precision="auto",
+        protocol=krl.AtariProtocol(size=candidate.size),
         num_envs=candidate.num_envs,
         steps=candidate.steps,
         stop_return=TARGET,
@@ -138,22 +139,21 @@ def settings_of(candidate: Candidate):
     return algorithm, adam(linear_to_zero(candidate.learning_rate, candidate.steps, candidate.num_envs, algorithm))
 
 
-def network_of(candidate: Candidate, protocol, seed: int):
-    """The candidate's network, in bfloat16 where the processor has it."""
-    import kerasrl_pg as krl
+def network_of(candidate: Candidate):
+    """Builds the candidate's network."""
     from kerasrl_pg.models import actor_critic, nature_conv_trunk
-    from kerasrl_pg.models.precision import mixed_precision_policy
 
-    env = krl.make_env("ALE/Pong-v5", num_envs=1, protocol=protocol).make_training()
-    with mixed_precision_policy("auto"):
+    def build(observation_space, action_space, seed):
         return actor_critic(
-            env.observation_space,
-            env.action_space,
+            observation_space,
+            action_space,
             trunk=nature_conv_trunk(activation="elu", width=candidate.width, features=candidate.features, seed=seed),
             normalize_observation=candidate.normalize,
             normalize_value=candidate.normalize,
             seed=seed,
         )
+
+    return build
 
 
 @app.command()

@@ -121,6 +121,9 @@ ROWS = {
     "doom-ppo": Row(preset="doom-ppo", seeds=(0,), steps=1_250_000, target=20.0, **DOOM),
     "doom-a2c": Row(preset="doom-a2c", seeds=(0,), steps=1_250_000, target=10.0, **DOOM),
     "pong-a2c": Row(preset="pong-a2c", seeds=(0,), steps=8_000_000, target=18.0, stop_return=18.0, **PONG),
+    "pong-a2c-baselines": Row(
+        preset="pong-a2c-baselines", seeds=(0,), steps=8_000_000, target=18.0, stop_return=18.0, **PONG
+    ),
     "pong-dqn": Row(preset="pong-dqn", seeds=(0,), steps=2_000_000, target=18.0, stop_return=18.0, **PONG),
 }
 

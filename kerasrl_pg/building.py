@@ -21,7 +21,7 @@ from kerasrl_pg.models.precision import mixed_precision_policy
 from kerasrl_pg.models.q_network import q_network
 from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.presets import DEFAULTS, PRESETS
-from kerasrl_pg.settings import Preset, Settings
+from kerasrl_pg.settings import ModelLike, Preset, Settings
 from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla
 from kerasrl_pg.training.loop import Engine
 from kerasrl_pg.training.off_policy import OffPolicyEngine, OffPolicyProgram
@@ -107,7 +107,7 @@ def settings_of(algorithm: Any, name: str | None, preset: Preset | None, steps: 
 
 def new_agent(
     settings: Settings,
-    model: keras.Model | None,
+    model: ModelLike | None,
     optimizer: keras.optimizers.Optimizer | None,
     training: Any,
     environment: Environment,
@@ -116,38 +116,49 @@ def new_agent(
     mixed_precision: str | None,
 ) -> Agent:
     """An agent that has not learned yet; `model` and `optimizer` are the user's, or None for those of `settings`."""
-    model_seed = seeding.integers(seed, 1)[0]
     spaces = training.observation_space, training.action_space
     with scope(strategy):
-        if model is None:
-            with mixed_precision_policy(mixed_precision or settings.mixed_precision):
-                model = settings.model(*spaces, seed=model_seed)
-        elif mixed_precision is not None:
-            raise ValueError("mixed_precision is for models built here: your model's dtype policies decide for it")
-        else:
-            model = _own_model(model, settings, spaces, model_seed, strategy)
+        built = new_model(settings, model, spaces, seed, strategy, mixed_precision)
         optimizer = settings.optimizer if optimizer is None else optimizer
         _check_learning_rate(optimizer)
         # A fresh optimizer of the same settings, made under the strategy's scope.
         optimizer = type(optimizer).from_config(optimizer.get_config())
-        optimizer.build(model.trainable_variables)
-    return Agent(settings.algorithm, model, optimizer, *spaces, environment=environment, seed=seed, strategy=strategy)
+        optimizer.build(built.trainable_variables)
+    return Agent(settings.algorithm, built, optimizer, *spaces, environment=environment, seed=seed, strategy=strategy)
 
 
-def _own_model(
-    model: Any, settings: Settings, spaces: tuple, seed: int, strategy: tf.distribute.Strategy | None
+def new_model(
+    settings: Settings,
+    model: ModelLike | None,
+    spaces: tuple,
+    seed: int,
+    strategy: tf.distribute.Strategy | None,
+    mixed_precision: str | None,
 ) -> keras.Model:
-    """A user's model: heads are added to a trunk; under a strategy its variables are made anew."""
+    """A model with heads for an agent of `seed`: the user's, what the user's function builds, or that of `settings`."""
+    model_seed = seeding.integers(seed, 1)[0]
+    if isinstance(model, keras.Model):
+        if mixed_precision is not None:
+            raise ValueError("mixed_precision is for models built here: your model's dtype policies decide for it")
+        if strategy is not None:
+            model = _made_anew(model)
+    elif model is None or callable(model):
+        build = settings.model if model is None else model
+        with mixed_precision_policy(mixed_precision or settings.mixed_precision):
+            model = build(*spaces, seed=model_seed)
     if not isinstance(model, keras.Model):
-        raise TypeError(f"model must be a keras.Model, got {model!r}")
-    if strategy is not None:
-        weights = model.get_weights()
-        model = keras.models.clone_model(model)
-        model.set_weights(weights)
+        raise TypeError(f"model must be a keras.Model or a function that builds one, got {model!r}")
     if has_heads(model, spaces[0]):
         return model
-    build = q_network if learns_action_values(settings.algorithm) else actor_critic
-    return build(*spaces, trunk=model, seed=seed)
+    with_heads = q_network if learns_action_values(settings.algorithm) else actor_critic
+    return with_heads(*spaces, trunk=model, seed=model_seed)
+
+
+def _made_anew(model: keras.Model) -> keras.Model:
+    """Under a strategy's scope: its variables are the strategy's."""
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone
 
 
 def _check_learning_rate(optimizer: Any) -> None:

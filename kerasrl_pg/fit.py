@@ -25,6 +25,7 @@ from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.learner import num_workers
 from kerasrl_pg.saving import whole_agent
+from kerasrl_pg.settings import ModelLike
 from kerasrl_pg.training.callbacks import Checkpoint, Progress
 from kerasrl_pg.training.loop import train
 
@@ -36,7 +37,7 @@ def fit_agent(
     steps: int,
     seed: int = 0,
     num_envs: int | None = None,
-    model: keras.Model | None = None,
+    model: ModelLike | None = None,
     optimizer: keras.optimizers.Optimizer | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     stop_return: float | None = None,
@@ -66,7 +67,8 @@ def fit_agent(
             a `model` of your own has the weights that its own initializers give it.
         num_envs: environments side by side; None for the preset's number, or 8.
         model: a Keras model with the outputs that the algorithm learns from (policy and value, or action values), or
-            one without heads to use as a trunk.
+            one without heads to use as a trunk; or a function that builds either,
+            `build(observation_space, action_space, seed=...)`.
         optimizer: any Keras optimizer, its learning rate a number or a schedule.
         callbacks: Keras callbacks; an epoch is one reporting interval, a batch one update.
         stop_return: stop once the mean return of the last 100 episodes is at least this.
@@ -77,7 +79,7 @@ def fit_agent(
         eval_episodes: evaluate the policy for so many episodes after each epoch (`eval_return` in the history).
         eval_sample: draw the evaluations' actions from the policy instead of taking the most probable ones.
         checkpoint: a directory that is saved to after every epoch; if it holds an agent already, training goes on
-            from there until `steps`.
+            from there until `steps`, with that agent's model and optimizer: the same call starts and goes on.
         steps_per_epoch: environment steps of a reporting interval; None for about a hundredth of `steps`.
         in_graph: False steps the Gymnasium environment even if it has a twin.
         jit_compile: compile with XLA; None where it pays.
@@ -118,12 +120,14 @@ def fit_agent(
 
     agent = _resumed(checkpoint, algorithm, algorithm_name, environment, strategy)
     if isinstance(algorithm, Agent):
+        if any(given is not None for given in (model, optimizer, mixed_precision)):
+            raise ValueError(
+                "model, optimizer and mixed_precision are those of the agent that is trained further: leave them out"
+            )
         steps += algorithm.steps
     if agent is None:
         settings = settings_of(algorithm, algorithm_name, preset, steps, training.num_envs)
         agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
-    elif model is not None or optimizer is not None:
-        raise ValueError("model and optimizer are those of the agent that is trained further: leave them out")
     agent.check_spaces(training)
 
     updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)

@@ -20,13 +20,14 @@ from kerasrl_pg.building import (
     find_preset,
     make_engine,
     new_agent,
+    new_model,
     settings_of,
     updates_of_epoch,
 )
 from kerasrl_pg.envs.make import EnvLike, Protocol
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.seeding import integers
+from kerasrl_pg.settings import ModelBuilder
 from kerasrl_pg.training.loop import train
 
 
@@ -144,7 +145,7 @@ def fit_seeds(
     seeds: int | Sequence[int] = 10,
     steps: int,
     num_envs: int | None = None,
-    model: Callable[..., keras.Model] | None = None,
+    model: ModelBuilder | None = None,
     optimizer: keras.optimizers.Optimizer | None = None,
     callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None,
     stop_return: float | None = None,
@@ -198,6 +199,8 @@ def fit_seeds(
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")
+    if isinstance(model, keras.Model):
+        raise TypeError(f"model must be a function that builds one for each seed, got the model {model.name!r}")
     check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
     name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent):
@@ -207,16 +210,14 @@ def fit_seeds(
     )
     training = environment.make_training()
     settings = settings_of(algorithm, name, preset, steps, training.num_envs)
-    if model is not None:
-        settings = dataclasses.replace(settings, model=model)
-    agent = new_agent(settings, None, optimizer, training, environment, chosen[0], None, mixed_precision)
+    agent = new_agent(settings, model, optimizer, training, environment, chosen[0], None, mixed_precision)
     updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
     engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
     fresh_optimizer = [np.array(variable) for variable in agent.optimizer.variables]
     runs = []
     try:
         for seed in chosen:
-            built = settings.model(agent.observation_space, agent.action_space, seed=integers(seed, 1)[0])
+            built = new_model(settings, model, (agent.observation_space, agent.action_space), seed, None, None)
             agent.restart(seed, built.get_weights(), fresh_optimizer)
             engine.restart()
             train(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -12,6 +12,8 @@ from kerasrl_pg.models import default_model
 
 ModelBuilder = Callable[..., keras.Model]
 """`build(observation_space, action_space, seed=...) -> keras.Model`."""
+ModelLike: TypeAlias = keras.Model | ModelBuilder
+"""What `fit_agent` takes for a model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -148,7 +148,7 @@ def test_saved_loaded_and_trained_further_equals_the_uninterrupted_training(agen
 def test_a_checkpoint_is_gone_on_from_until_the_whole_budget(uninterrupted, tmp_path):
     path = tmp_path / "agent"
     assert fit(4 * EPOCH, model=small_model(), checkpoint=path).steps == 4 * EPOCH
-    resumed = fit(6 * EPOCH, checkpoint=path)
+    resumed = fit(6 * EPOCH, model=small_model(), checkpoint=path)  # the same script, started again
     assert_same_weights(resumed, uninterrupted)
     assert resumed.history.history["steps"] == uninterrupted.history.history["steps"]
     assert_same_weights(krl.load_agent(path), uninterrupted)

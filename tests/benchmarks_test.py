@@ -25,8 +25,8 @@ def compare(monkeypatch):
     return importlib.import_module("compare")
 
 
-def measured(rate, title="ours", library="ours", least_ratio=None):
-    side = {"title": title, "library": library, "least_ratio": least_ratio, "most_seconds": None}
+def measured(rate, **least_ratios):
+    side = {"title": "ours", "library": "ours", "least_ratios": least_ratios, "most_seconds": None}
     done = [{"steps_per_second": one, "seconds": 100 / one, "evaluation_return": None} for one in rate]
     return side, done
 
@@ -67,18 +67,25 @@ def test_we_may_do_a_little_more_work_than_the_peer_but_never_less(compare):
         compare.check_same_work("cartpole", {"vector": {**WORK, "env_steps": 10_240 - 256}, "sb3": WORK})
 
 
-def test_what_is_asked_for_is_judged_against_the_faster_peer(compare):
-    side, done = measured([90.0, 100.0, 110.0], least_ratio=20.0)
-    peers = {"sb3": measured([1.0, 1.0, 1.0])[1], "sb3-1-thread": measured([9.0, 10.0, 10.0])[1]}
-    row = compare.figures(side, done, peers)
-    assert row[4:7] == ["100.0 (90.0 - 110.0)", "10.0 (10.0 - 11.0)", "≥ 20×: missed"]
+def test_what_is_asked_for_is_judged_against_the_faster_side_of_each_library(compare):
+    side, done = measured([90.0, 100.0, 110.0], sb3=20.0, rejax=1.0)
+    peers = {"sb3": [1.0, 1.0, 1.0], "sb3-1-thread": [9.0, 10.0, 10.0], "rejax": [50.0, 100.0, 100.0]}
+    row = compare.figures(side, done, {name: measured(rate)[1] for name, rate in peers.items()})
+    assert row[4:7] == ["100.0 (90.0 - 110.0)", "10.0 (10.0 - 11.0)", "1.0 (1.0 - 1.8)"]
+    assert row[7] == "≥ 20× sb3: missed, ≥ 1× rejax: met"
+
+
+def test_a_library_that_was_skipped_is_not_judged(compare):
+    side, done = measured([100.0], sb3=20.0, rejax=1.0)
+    assert compare.figures(side, done, {"sb3": measured([1.0])[1]})[-2] == "≥ 20× sb3: met"
 
 
 def test_a_peer_that_is_not_installed_is_named(compare, tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')  # -S: no site-packages, so no peer
     python.chmod(0o755)
-    assert "stable_baselines3, ale_py, cv2" in compare.missing_peer(compare.WORKLOADS["pong"], str(python))
+    assert "stable_baselines3, ale_py, cv2" in compare.missing_peer(compare.WORKLOADS["pong"], "sb3", str(python))
+    assert "has no rejax" in compare.missing_peer(compare.WORKLOADS["cartpole"], "rejax", str(python))
 
 
 @pytest.mark.slow

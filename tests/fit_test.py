@@ -8,6 +8,7 @@ from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
+from kerasrl_pg.models import default_model
 from kerasrl_pg.presets import PRESETS
 
 SHARES = {"environment_share", "acting_share", "learning_share"}
@@ -95,6 +96,23 @@ def test_a_whole_model_is_used_as_it_is(outputs_of):
     agent = fit(model=model)
     assert agent.model is model
     assert all((new != old).any() for new, old in zip(model.get_weights(), before, strict=True))
+
+
+def test_a_function_builds_the_model_from_spaces_and_seed_in_the_precision_asked_for():
+    def build(observation_space, action_space, seed):
+        seen.append((observation_space.shape, action_space.n, seed))
+        return default_model(observation_space, action_space, seed=seed)
+
+    seen = []
+    built = fit(model=build, mixed_precision="bfloat16")
+    assert [spaces for *spaces, _ in seen] == [[(4,), 2]]
+    assert weights_equal(built, fit(mixed_precision="bfloat16"))  # the seed is the one that our own model gets
+    assert "bfloat16" in {layer.compute_dtype for layer in built.model.layers}
+
+
+def test_a_function_may_build_a_trunk():
+    agent = fit(model=lambda *spaces, seed: trunk())
+    assert set(agent.model(np.zeros((3, 4), np.float32))) == {"policy", "value"}
 
 
 def test_a_schedule_moves_the_learning_rate_with_the_gradient_steps():
@@ -268,7 +286,10 @@ REFUSED: dict[str, tuple[dict, type[Exception], str]] = {
     "actions of a Box of integers": (
         {"env": blank(action_space=spaces.Box(0, 3, (2,), np.int32))}, TypeError,
         r"unsupported action space Box\(0, 3, \(2,\), int32\); supported: .* Box of floats"),
-    "a model's name": ({"model": "mlp"}, TypeError, "model must be a keras.Model, got 'mlp'"),
+    "a model's name": (
+        {"model": "mlp"}, TypeError, "model must be a keras.Model or a function that builds one, got 'mlp'"),
+    "a function that builds something else": (
+        {"model": lambda *spaces, seed: "mlp"}, TypeError, "or a function that builds one, got 'mlp'"),
     "a model whose outputs have other names": (
         {"model": model_with(lambda x: {"logits": dense(2)(x), "value": dense(1)(x)})}, ValueError,
         r"outputs must be \{\"policy\": \[B, 2\], \"value\": \[B, 1\]\}; 'my_model' returns shapes \{'logits'"),
@@ -334,8 +355,9 @@ def test_a_checkpoint_directory_that_holds_something_else_is_left_alone(tmp_path
 def test_an_agent_is_trained_further_only_as_what_it_is(tmp_path):
     path = tmp_path / "agent"
     agent = fit(steps=10, model=trunk(), checkpoint=path)
-    with pytest.raises(ValueError, match="model and optimizer are those of the agent that is trained further"):
-        fit(algorithm=agent, model=trunk())
+    for argument in ({"model": trunk()}, {"optimizer": keras.optimizers.Adam()}, {"mixed_precision": "bfloat16"}):
+        with pytest.raises(ValueError, match="mixed_precision are those of the agent that is trained further"):
+            fit(algorithm=agent, **argument)
     with pytest.raises(ValueError, match=r"the environment's observation_space is .*, the agent's"):
         fit("Acrobot-v1", agent)
     with pytest.raises(ValueError, match=r"the environment's observation_space is .*, the agent's"):

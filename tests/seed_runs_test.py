@@ -44,10 +44,7 @@ def seeds_of(algorithm, env="CartPole-v1", seeds=(5, 3), **more):
 def alone(algorithm, seed, env="CartPole-v1", **more):
     """The same training through `fit_agent`."""
     build, arguments = arguments_of(algorithm, **more)
-    one = gymnasium.make("CartPole-v1")
-    # The seed that the package gives to a model that it builds itself.
-    model = build(one.observation_space, one.action_space, seed=krl.seeding.integers(seed, 1)[0])
-    return krl.fit_agent(env, algorithm, seed=seed, model=model, **arguments)
+    return krl.fit_agent(env, algorithm, seed=seed, model=build, **arguments)
 
 
 def rows_of(log):
@@ -241,6 +238,8 @@ def test_bad_input_is_named(trained):
             seeds_of(SHORT_A2C, seeds=seeds)
     with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
         seeds_of(SHORT_A2C, seeds=[-1])
+    with pytest.raises(TypeError, match="a function that builds one for each seed, got the model 'one'"):
+        fit_seeds("CartPole-v1", "a2c", seeds=2, steps=10, model=keras.Sequential(name="one"))
     with pytest.raises(TypeError, match="it takes an algorithm or a name, not an Agent"):
         seeds_of(trained.agent)
     with pytest.raises(ValueError, match=r"name must be one of .*steps.*, got 'losss'"):
