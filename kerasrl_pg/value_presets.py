@@ -11,7 +11,7 @@ from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
-from kerasrl_pg.models import dueling_q_network, mlp_trunk, nature_conv_trunk, q_network
+from kerasrl_pg.models import PatchConv2D, dueling_q_network, mlp_trunk, nature_conv_trunk, q_network
 from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam
 
 ZOO = "Stable-Baselines3 zoo, dqn.yml"
@@ -61,8 +61,8 @@ def grid_trunk(seed: int) -> keras.Model:
     return keras.Sequential(
         [
             keras.layers.ZeroPadding2D(1),
-            keras.layers.Conv2D(32, 4, 2, activation="relu", kernel_initializer=first),
-            keras.layers.Conv2D(64, 3, 1, padding="same", activation="relu", kernel_initializer=second),
+            PatchConv2D(32, 4, strides=2, activation="relu", kernel_initializer=first),
+            PatchConv2D(64, 3, padding="same", activation="relu", kernel_initializer=second),
             keras.layers.MaxPool2D(3, 1),
             keras.layers.Flatten(),
             keras.layers.Dense(50, "relu", kernel_initializer=dense),

@@ -59,11 +59,11 @@ ARROWS: dict[str, set[str]] = {
     },
     "presets": {"algorithms", "document_presets", "envs", "models", "seeding", "settings", "value_presets"},
     "screen_export": {"agent", "envs", "export", "models", "policies"},
-    "training": {"agent", "collect", "envs", "learner", "metrics", "ops", "seeding", "spaces", "types"},
+    "training": {"agent", "collect", "envs", "learner", "metrics", "models", "ops", "seeding", "spaces", "types"},
     "environment_card": {"envs", "presets"},
     "building": {"agent", "algorithms", "envs", "models", "policies", "presets", "seeding", "settings", "training"},
-    "fit": {"agent", "algorithms", "building", "envs", "learner", "saving", "training"},
-    "seed_runs": {"agent", "building", "envs", "episode_log", "seeding", "training"},
+    "fit": {"agent", "algorithms", "building", "envs", "learner", "saving", "settings", "training"},
+    "seed_runs": {"agent", "building", "envs", "episode_log", "settings", "training"},
 }
 """Room -> the rooms that it imports: all of them, so that a needless arrow is noticed too."""
 

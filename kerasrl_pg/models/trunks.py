@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import keras
 
 from kerasrl_pg import seeding
+from kerasrl_pg.models.patch_convolution import PatchConv2D
 
 
 def mlp_trunk(
@@ -54,23 +55,23 @@ def nature_conv_trunk(
         TensorShape([2, 512])
     """
     channels = [max(1, round(width * count)) for count in (32, 64, 64)]
-    return _conv_trunk(channels, (8, 4, 3), (4, 2, 1), activation, features, seed)
+    return _conv_trunk(keras.layers.Conv2D, channels, (8, 4, 3), (4, 2, 1), activation, features, seed)
 
 
 def small_conv_trunk(*, activation: str = "relu", features: int = 128, seed: int = 0) -> keras.Model:
-    """Two 3x3 convolutions (16, 32) and a dense layer, for images too small for the Nature network.
+    """Two 3x3 convolutions (16, 32) and a dense layer, for images too small for the Nature network (`PatchConv2D`).
 
     Example:
         >>> small_conv_trunk()(keras.ops.zeros((2, 9, 10, 3))).shape
         TensorShape([2, 128])
     """
-    return _conv_trunk((16, 32), (3, 3), (1, 1), activation, features, seed)
+    return _conv_trunk(PatchConv2D, (16, 32), (3, 3), (1, 1), activation, features, seed)
 
 
-def _conv_trunk(channels, kernels, strides, activation, features, seed) -> keras.Model:
+def _conv_trunk(convolution, channels, kernels, strides, activation, features, seed) -> keras.Model:
     seeds = seeding.integers(seed, len(channels) + 1)
     layers: list[keras.Layer] = [
-        keras.layers.Conv2D(count, kernel, stride, activation=activation, kernel_initializer=_orthogonal(layer_seed))
+        convolution(count, kernel, strides=stride, activation=activation, kernel_initializer=_orthogonal(layer_seed))
         for count, kernel, stride, layer_seed in zip(channels, kernels, strides, seeds[:-1], strict=True)
     ]
     layers.append(keras.layers.Flatten())

@@ -14,6 +14,7 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.learner import layers_of
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
+from kerasrl_pg.models import PatchConv2D
 from kerasrl_pg.types import Episodes, Metrics, TensorEnv
 
 SEED = tf.TensorSpec([2], tf.int32)
@@ -196,9 +197,10 @@ class GraphEngine:
 
 
 def uses_xla(model: keras.Model) -> bool:
-    """Whether XLA pays: on a CPU it makes small perceptrons faster and convolutions slower."""
+    """Whether XLA pays: on a CPU it makes products of small matrices faster and convolutions slower."""
     convolutions = layers_of(model, keras.layers.Conv1D | keras.layers.Conv2D | keras.layers.Conv3D)
-    return not convolutions or bool(tf.config.list_logical_devices("GPU"))
+    only_products = all(isinstance(layer, PatchConv2D) for layer in convolutions)
+    return only_products or bool(tf.config.list_logical_devices("GPU"))
 
 
 def compiled(function: Callable, *specs: Any, jit_compile: bool) -> Callable:

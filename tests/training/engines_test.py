@@ -12,7 +12,7 @@ from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import A2C, Reinforce
 from kerasrl_pg.envs.cartpole import CartPole
 from kerasrl_pg.envs.make import make_env
-from kerasrl_pg.models import actor_critic, mlp_trunk, small_conv_trunk
+from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk, small_conv_trunk
 from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla
 from kerasrl_pg.training.loop import train
 from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
@@ -134,8 +134,9 @@ def test_a_policy_that_diverged_draws_actions_that_exist_and_its_log_prob_is_nan
     assert np.isnan(distribution.log_prob(action)).all()
 
 
-def test_xla_is_chosen_for_perceptrons_and_not_for_convolutions_on_a_cpu():
+def test_xla_is_chosen_for_products_of_matrices_and_not_for_convolutions_on_a_cpu():
     discrete = spaces.Discrete(2)
     assert uses_xla(actor_critic(spaces.Box(-1, 1, (3,)), discrete))
-    image = spaces.Box(0, 255, (12, 12, 3), np.uint8)
-    assert not uses_xla(actor_critic(image, discrete, trunk=small_conv_trunk()))
+    image = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    assert uses_xla(actor_critic(image, discrete, trunk=small_conv_trunk()))
+    assert not uses_xla(actor_critic(image, discrete, trunk=nature_conv_trunk(width=0.1)))
