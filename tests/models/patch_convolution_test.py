@@ -20,9 +20,8 @@ def images_of(*size):
 def naive_convolution(images, kernel, strides):
     """One output pixel after the other, without padding."""
     rows, columns = kernel.shape[:2]
-    height, width = (
-        (size - side) // stride + 1 for size, side, stride in zip(images.shape[1:3], kernel.shape, strides)
-    )
+    height = (images.shape[1] - rows) // strides[0] + 1
+    width = (images.shape[2] - columns) // strides[1] + 1
     outputs = np.zeros((len(images), height, width, kernel.shape[-1]))
     for row, column in np.ndindex(height, width):
         top, left = row * strides[0], column * strides[1]
