@@ -1,8 +1,8 @@
 """How speed and memory of PPO grow with environments, with minibatches and with the network.
 
-    python benchmarks/scaling.py run             # what is not there yet: ten minutes on 2 idle cores
-    python benchmarks/scaling.py run atari-environments
-    python benchmarks/scaling.py report          # benchmarks/results/scaling.md and scaling.png
+    python benchmarks/growth.py run             # what is not there yet: ten minutes on 2 idle cores
+    python benchmarks/growth.py run atari-environments
+    python benchmarks/growth.py report          # benchmarks/results/growth.md and growth.png
 
 Every point is a process of its own, which trains for some seconds after its first update.
 """
@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 HERE = pathlib.Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "scaling"
+RESULTS = HERE / "results" / "growth"
 SECONDS = 6.0
 ROLLOUT = 128
 EPOCHS = 4
@@ -158,7 +158,7 @@ def network_of(point: Point):
 
 @app.command()
 def report():
-    """Write scaling.md and scaling.png from what is there."""
+    """Write growth.md and growth.png from what is there."""
     from results import machine
 
     lines = [HEADER.format(**machine())]
@@ -179,18 +179,18 @@ def report():
             f"| {each['peak_bytes'] / 2**30:.2f} GiB | {each['load_before']:.1f} |"
             for value, each in found[name]
         ]
-    (HERE / "results" / "scaling.md").write_text("\n".join(lines) + "\n")
-    draw(found).savefig(HERE / "results" / "scaling.png")
+    (HERE / "results" / "growth.md").write_text("\n".join(lines) + "\n")
+    draw(found).savefig(HERE / "results" / "growth.png")
 
 
 HEADER = """# How cost grows
 
-Written by `python benchmarks/scaling.py report`; each line is a process of its own that trained for some seconds after
+Written by `python benchmarks/growth.py report`; each line is a process of its own that trained for some seconds after
 its first update. PPO with rollouts of 128 steps and 4 epochs of, where nothing else is said, 4 minibatches; 64
 CartPoles or 8 Pongs where their number does not vary. Width 1 is two perceptrons of 64-64, or the Nature network.
 Memory is the most that the process ever took, TensorFlow itself included. {processor}, {cores} cores.
 
-![steps per second and memory](scaling.png)"""
+![steps per second and memory](growth.png)"""
 
 
 def draw(found: dict[str, list[tuple[float, dict[str, Any]]]]):
