@@ -67,9 +67,8 @@ class PPO:
         for name in ("discount", "gae_lambda"):
             validation.check_range(self, name, 0, 1)
         validation.check_range(self, "value_coef", 0, float("inf"))
+        validation.check_schedule(self, "clip_epsilon", 0, float("inf"), above=True)
         validation.check_schedule(self, "entropy_coef", 0, float("inf"))
-        if not isinstance(self.clip_epsilon, LearningRateSchedule):
-            validation.check_range(self, "clip_epsilon", 0, float("inf"), above=True)
         for name in ("clip_value", "max_gradient_norm", "target_kl", "adaptive_kl"):
             validation.check_range(self, name, 0, float("inf"), above=True, optional=True)
         validation.check_switch(self, "normalize_advantage")

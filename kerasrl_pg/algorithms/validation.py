@@ -59,15 +59,15 @@ def check_choice(algorithm: Any, name: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{type(algorithm).__name__}: {name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_schedule(algorithm: Any, name: str, low: float, high: float) -> None:
-    """Require a number from `low` to `high`, or a Keras schedule that begins and ends there.
+def check_schedule(algorithm: Any, name: str, low: float, high: float, *, above: bool = False) -> None:
+    """Require a number as `check_range` does, or a Keras schedule that begins and ends in [low, high].
 
     Raises:
         ValueError: the number, or the schedule's value at step 0 or at the end of int32, is outside.
     """
     value = getattr(algorithm, name)
     if not isinstance(value, LearningRateSchedule):
-        check_range(algorithm, name, low, high)
+        check_range(algorithm, name, low, high, above=above)
         return
     for step in (0, 2**31 - 1):
         at_step = float(value(step))

@@ -89,8 +89,9 @@ def test_a_schedule_is_for_the_clip_and_the_entropy_bonus_only(algorithm):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 10)
     assert PPO(clip_epsilon=schedule).clip_epsilon is schedule
     assert PPO(entropy_coef=schedule).entropy_coef is schedule
-    with pytest.raises(ValueError, match=r"entropy_coef must stay in .* got -0\.1 at step 2147483647"):
-        PPO(entropy_coef=keras.optimizers.schedules.PolynomialDecay(0.2, 10, -0.1))
+    for name in ("clip_epsilon", "entropy_coef"):
+        with pytest.raises(ValueError, match=rf"{name} must stay in .* got -0\.1 at step 2147483647"):
+            PPO(**{name: keras.optimizers.schedules.PolynomialDecay(0.2, 10, -0.1)})
     with pytest.raises(ValueError, match="discount must be"):
         algorithm(discount=schedule)
 
