@@ -307,7 +307,7 @@ class Learner:
             return tf.range(length * own)[None]  # [1, B]
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         # Integers: eager, graph and XLA agree on them, which they do not on floats from the same seed.
-        noise = tf.random.stateless_uniform([length, own * self.num_replicas], seed, None, None, tf.int32)  # [T, N]
+        noise = tf.random.stateless_uniform([length, own * self.num_replicas], seed, None, None, tf.int32, alg="philox")
         noise = tf.slice(noise, [0, replica * own], [length, own])  # [T, n]
         order = tf.argsort(noise, axis=0)  # [T, n]
         return tf.reshape(order * own + tf.range(own), [num_minibatches, length * own // num_minibatches])

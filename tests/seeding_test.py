@@ -1,5 +1,8 @@
 """Seeds: every random number is a function of one integer and of where it is used, however TensorFlow runs it."""
 
+import ast
+import pathlib
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -100,3 +103,16 @@ def test_numbers_drawn_from_derived_seeds_are_uniform():
     drawn = tf.map_fn(lambda seed: tf.random.stateless_uniform([], seed), seeds, fn_output_signature=tf.float32)
     counts = np.histogram(drawn.numpy(), bins=20, range=(0, 1))[0]
     assert scipy.stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_every_generator_is_named():
+    # Left to choose one, XLA draws the same integers and takes many times as long.
+    package = pathlib.Path(seeding.__file__).parent
+    calls = [
+        (path.name, node.lineno, {keyword.arg for keyword in node.keywords})
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("tf.random.stateless_")
+    ]
+    assert len(calls) >= 4
+    assert [(name, line) for name, line, keywords in calls if "alg" not in keywords] == []
