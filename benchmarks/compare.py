@@ -124,7 +124,7 @@ def many_cartpoles(num_envs: int, steps: int) -> Workload:
 
 WORKLOADS = {
     "cartpole": Workload(
-        title="PPO, CartPole-v1, 4 epochs of minibatches of 256 (CleanRL's settings with 8 environments, nothing annealed)",
+        title="PPO, CartPole-v1, 4 epochs of minibatches of 256 (CleanRL's settings, 8 environments, no annealing)",
         task=cartpole_of(8),
         steps=131_072, quick_steps=65_536, sides=CARTPOLE,
     ),
