@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages, not its errors
 
+_ONE_THREAD = "--xla_cpu_multi_thread_eigen"
+_xla_flags = os.environ.get("XLA_FLAGS", "")
+if (os.cpu_count() or 1) <= 2 and _ONE_THREAD not in _xla_flags:
+    # On two cores XLA loses more by handing small operations to a second thread than that thread gains
+    # (docs/performance.md). It reads this when TensorFlow is imported.
+    os.environ["XLA_FLAGS"] = f"{_xla_flags} {_ONE_THREAD}=false".strip()
+
 if TYPE_CHECKING:
     from kerasrl_pg.agent import Agent, load_agent
     from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Prioritized, Reinforce

@@ -209,10 +209,12 @@ def compiled(function: Callable, *specs: Any, jit_compile: bool) -> Callable:
     What is called must be tensors in the order and of the types of `specs`.
     """
     concrete = tf.function(function, autograph=False, jit_compile=jit_compile).get_concrete_function(*specs)
+    structure = concrete.structured_outputs
+    is_tuple = isinstance(structure, tuple) and not any(map(tf.nest.is_nested, structure))
 
     def call(*arguments):
         outputs = concrete.inference_fn.call_flat(*tf.nest.flatten(arguments), *concrete.captured_inputs)
-        return tf.nest.pack_sequence_as(concrete.structured_outputs, outputs)
+        return tuple(outputs) if is_tuple else tf.nest.pack_sequence_as(structure, outputs)  # packing takes 25 µs
 
     return call
 

@@ -135,7 +135,7 @@ class OffPolicyEngine:
         environment: N environments outside the graph.
         clip_reward: learn from the sign of the reward.
         stack: frames of which an observation's first axis is a stack, so that each is stored once; None for no stack.
-        jit_compile: compile the update with XLA (not under a strategy); between two steps XLA gains nothing.
+        jit_compile: compile with XLA; the update cannot be, under a strategy.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class OffPolicyEngine:
             agent.observation_space,
         )
         count = tf.TensorSpec([], tf.int32)
-        self._act = compiled(self._act_in_graph, observation, SEED, count, jit_compile=False)
+        self._act = compiled(self._act_in_graph, observation, SEED, count, jit_compile=jit_compile)
         self._learn = compiled(
             self._learn_in_graph,
             self._batches_spec(),

@@ -75,7 +75,7 @@ class OnPolicyEngine:
         agent: the agent.
         environment: N environments outside the graph.
         clip_reward: learn from the sign of the reward.
-        jit_compile: compile the update with XLA (not under a strategy); between two steps XLA gains nothing.
+        jit_compile: compile with XLA; the update cannot be, under a strategy.
     """
 
     def __init__(self, agent: Agent, environment: VectorAdapter, clip_reward: bool, jit_compile: bool):
@@ -99,8 +99,8 @@ class OnPolicyEngine:
         rollout = _rollout_spec(agent, length, environment.num_envs)
         observation = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), rollout.observation)
         self._update = compiled(update, rollout, SEED, jit_compile=fuse)
-        self._act = compiled(act_in_environment, observation, SEED, jit_compile=False)
-        self._value = value and compiled(value, observation, jit_compile=False)
+        self._act = compiled(act_in_environment, observation, SEED, jit_compile=jit_compile)
+        self._value = value and compiled(value, observation, jit_compile=jit_compile)
         self.restart()
 
     def restart(self) -> None:
