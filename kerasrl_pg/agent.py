@@ -19,7 +19,7 @@ from kerasrl_pg import export, ops, seeding
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.evaluate import Evaluation, evaluate_policy
+from kerasrl_pg.evaluate import LONGEST_EPISODE, Evaluation, evaluate_policy
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.q_network import QPolicy
 from kerasrl_pg.policies import learns_action_values, policy_of
@@ -152,6 +152,7 @@ class Agent:
         seed: int = 0,
         sample: bool = False,
         env: EnvLike | Environment | None = None,
+        longest_episode: int = LONGEST_EPISODE,
     ) -> Evaluation:
         """Play whole episodes on the Gymnasium environment itself, never on its graph twin.
 
@@ -160,12 +161,14 @@ class Agent:
             seed: of the environments and, with `sample`, of the actions.
             sample: draw actions instead of taking the most probable ones.
             env: another environment than that of training.
+            longest_episode: steps after which an episode is taken to have no end.
 
         Returns:
             An `Evaluation`: `mean`, `std`, `returns`, `lengths`. Rewards are never clipped.
 
         Raises:
             ValueError: `episodes` is not positive, the spaces of `env` are not the agent's, or there is none.
+            RuntimeError: an episode took more than `longest_episode` steps.
         """
         made = self.environment if env is None else env if isinstance(env, Environment) else make_env(env)
         if made is None:
@@ -184,7 +187,7 @@ class Agent:
 
         try:
             self.check_spaces(environment)
-            return evaluate_policy(act, environment, episodes=episodes, seed=seed)
+            return evaluate_policy(act, environment, episodes=episodes, seed=seed, longest_episode=longest_episode)
         finally:
             environment.close()
 

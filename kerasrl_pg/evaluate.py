@@ -10,6 +10,9 @@ import numpy as np
 
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 
+LONGEST_EPISODE = 100_000
+"""Steps. Without a time limit, a greedy policy that walks in circles would be evaluated for ever."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -29,7 +32,12 @@ class Evaluation:
 
 
 def evaluate_policy(
-    act: Callable[[Any], np.ndarray], environment: VectorAdapter, *, episodes: int, seed: int
+    act: Callable[[Any], np.ndarray],
+    environment: VectorAdapter,
+    *,
+    episodes: int,
+    seed: int,
+    longest_episode: int = LONGEST_EPISODE,
 ) -> Evaluation:
     """Play `episodes` episodes with `act`.
 
@@ -40,9 +48,11 @@ def evaluate_policy(
         environment: N environments.
         episodes: how many; environments with nothing left to play go on, uncounted.
         seed: environment n is seeded by `seed + n`.
+        longest_episode: steps after which an episode is taken to have no end.
 
     Raises:
         ValueError: `episodes` is not a positive integer.
+        RuntimeError: an episode took more than `longest_episode` steps.
     """
     if not isinstance(episodes, int) or episodes < 1:
         raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
@@ -64,6 +74,11 @@ def evaluate_policy(
                 lengths[index].append(episode_length[index])
                 played[index] += 1
             episode_return[index] = episode_length[index] = 0
+        if (episode_length[played < share] > longest_episode).any():
+            raise RuntimeError(
+                f"an episode of the evaluation did not end within {longest_episode:,} steps (longest_episode): give "
+                "the environment a time limit, such as gymnasium.wrappers.TimeLimit"
+            )
         observation = step.observation
     flat_returns, flat_lengths = np.concatenate(returns), np.concatenate(lengths).astype(int)
     return Evaluation(float(flat_returns.mean()), float(flat_returns.std()), flat_returns, flat_lengths)

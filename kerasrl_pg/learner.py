@@ -302,9 +302,9 @@ class Learner:
 
     def _shuffle(self, weight: tf.Tensor, num_minibatches: int, seed: tf.Tensor) -> tf.Tensor:
         """[num_minibatches, B / num_minibatches] indices into a flattened [T, n] batch."""
+        if num_minibatches == 1:  # also of whole episodes, whose length no trace knows
+            return tf.range(tf.size(weight))[None]  # [1, B]
         length, own = weight.shape[0], weight.shape[1]
-        if num_minibatches == 1:
-            return tf.range(length * own)[None]  # [1, B]
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         # Integers: eager, graph and XLA agree on them, which they do not on floats from the same seed.
         noise = tf.random.stateless_uniform([length, own * self.num_replicas], seed, None, None, tf.int32, alg="philox")

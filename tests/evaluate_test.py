@@ -95,3 +95,22 @@ def test_the_summary_in_words():
 def test_a_wrong_number_of_episodes_is_refused(episodes):
     with pytest.raises(ValueError, match=f"episodes must be a positive integer, got {episodes}"):
         evaluate_policy(lean, VectorAdapter(counters(AutoresetMode.SAME_STEP)), episodes=episodes, seed=0)
+
+
+def test_an_episode_without_an_end_is_an_error_and_not_an_evaluation_for_ever():
+    """The cliff walk has no time limit, and who always goes up stays where he is."""
+    environment = VectorAdapter(gymnasium.make_vec("CliffWalking-v1", 2, vectorization_mode="sync"))
+    with pytest.raises(RuntimeError, match=r"did not end within 1,000 steps \(longest_episode\)"):
+        evaluate_policy(lambda o: np.zeros(2, np.int64), environment, episodes=2, seed=0, longest_episode=1_000)
+
+
+def test_environments_that_played_their_share_may_go_on_without_an_end():
+    steps = iter(range(10_000))
+
+    def first_walks_home(observation):  # up, eleven times right, down; the second does nothing
+        step = next(steps)
+        return np.array([0 if step == 0 else 1 if step < 12 else 2, 0])
+
+    environment = VectorAdapter(gymnasium.make_vec("CliffWalking-v1", 2, vectorization_mode="sync"))
+    result = evaluate_policy(first_walks_home, environment, episodes=1, seed=0, longest_episode=13)
+    assert result.lengths.tolist() == [13]

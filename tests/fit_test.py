@@ -148,6 +148,15 @@ def test_further_training_adds_steps_also_with_more_environments():
     assert agent.updates == 42
 
 
+@pytest.mark.parametrize("algorithm", ["a2c", "cross_entropy", "policy_gradient", "ppo", "reinforce"])
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_every_policy_gradient_learns_inside_the_graph_and_outside_it(algorithm, in_graph):
+    agent = krl.fit_agent("MountainCar-v0", algorithm, steps=400, num_envs=2, in_graph=in_graph, verbose=0)
+    assert agent.steps >= 400
+    assert np.isfinite(agent.history.history["policy_loss"]).all()
+    assert int(agent.learner.optimizer.iterations) > 0
+
+
 def test_whole_episodes_overshoot_by_less_than_a_round_of_them():
     agent = fit(algorithm=krl.Reinforce(), steps=150)
     log = agent.episodes
