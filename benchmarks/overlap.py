@@ -30,8 +30,8 @@ STEPS = 6_000
 REPEATS = 3
 HEADER = """# Atari: emulators and policy in turn, or overlapped
 
-Written by `python benchmarks/overlap.py`: environment steps/s of acting and stepping, without learning. Overlapped, half
-of the games are stepped while the policy acts for the other half. Medians of alternating repeats.
+Written by `python benchmarks/overlap.py`: environment steps/s of acting and stepping, without learning. Overlapped,
+half of the games are stepped while the policy acts for the other half. Medians of alternating repeats.
 
 | games | in turn | overlapped | × |
 |---|---|---|---|"""
@@ -56,6 +56,7 @@ class Half:
         self.observation = self.environment.reset(seed=0)[0]
 
     def act(self, step: int) -> np.ndarray:
+        """Actions for the observations that came last."""
         return self._act(tf.constant(np.array(self.observation)), seeding.make_seed(step)).numpy()
 
 

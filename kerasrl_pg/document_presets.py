@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 from gymnasium import spaces
+from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, CrossEntropy, PolicyGradient, Reinforce
@@ -52,6 +53,21 @@ def shared_convolutions(observation_space: spaces.Space, action_space: spaces.Sp
     return actor_critic(observation_space, action_space, trunk=trunk, head_units=(512,), seed=seed)
 
 
+def standardized_convolutions(
+    observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0
+) -> keras.Model:
+    """`shared_convolutions` with ELU, which reads standardised pixels and learns standardised value targets."""
+    return actor_critic(
+        observation_space,
+        action_space,
+        trunk=nature_conv_trunk(activation="elu", features=None, seed=seed),
+        head_units=(512,),
+        normalize_observation=True,
+        normalize_value=True,
+        seed=seed,
+    )
+
+
 def _cartpole_cross_entropy(steps: int, num_envs: int) -> Settings:
     algorithm = CrossEntropy(elite_share=0.2)
     return Settings(algorithm=algorithm, optimizer=adam(1e-2, TORCH_EPSILON), model=policy_only(128))
@@ -81,6 +97,12 @@ def _lab(baseline):
 
 
 def _pong_a2c(steps: int, num_envs: int) -> Settings:
+    algorithm = A2C(rollout_length=4)
+    rate = PolynomialDecay(7e-4, steps // (4 * num_envs), end_learning_rate=0.0)
+    return Settings(algorithm=algorithm, optimizer=adam(rate), model=standardized_convolutions, mixed_precision="auto")
+
+
+def _pong_a2c_document(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=4, value_coef=1.0, max_gradient_norm=0.1)
     optimizer = adam(1e-3, epsilon=1e-3)
     return Settings(algorithm=algorithm, optimizer=optimizer, model=shared_convolutions, mixed_precision="auto")
@@ -168,9 +190,18 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         env="ALE/Pong-v5",
         algorithm="a2c",
         num_envs=50,
-        steps=10_000_000,
+        steps=4_000_000,
         build=_pong_a2c,
+        source=f"{HANDS_ON}; pixels and value targets standardised, Adam less damped, a falling learning rate",
+    ),
+    "pong-a2c-document": Preset(
+        env="ALE/Pong-v5",
+        algorithm="a2c",
+        num_envs=50,
+        steps=10_000_000,
+        build=_pong_a2c_document,
         source=f"{HANDS_ON}; batches of 200 instead of 128",
+        only_by_name=True,
     ),
     "pong-a2c-baselines": Preset(
         env="ALE/Pong-v5",

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import os
 import pathlib
 import subprocess
 import sys
@@ -51,3 +52,19 @@ def test_importing_the_package_does_not_import_tensorflow():
     code = "import sys, kerasrl_pg; print([m for m in ('tensorflow', 'keras', 'gymnasium') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("cores", "before", "after"),
+    [
+        (2, "", "--xla_cpu_multi_thread_eigen=false"),
+        (2, "--xla_dump_to=here", "--xla_dump_to=here --xla_cpu_multi_thread_eigen=false"),
+        (2, "--xla_cpu_multi_thread_eigen=true", "--xla_cpu_multi_thread_eigen=true"),
+        (8, "", ""),
+    ],
+)
+def test_on_two_cores_xla_is_told_to_use_one_thread_unless_the_user_said_otherwise(cores, before, after):
+    code = f"import os; os.cpu_count = lambda: {cores}; import kerasrl_pg; print(os.environ['XLA_FLAGS'])"
+    environment = {**os.environ, "XLA_FLAGS": before}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.strip() == after

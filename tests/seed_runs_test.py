@@ -19,7 +19,7 @@ SHORT_A2C = A2C(rollout_length=5)
 SHORT_DQN = DQN(
     rollout_length=4, replay_size=100, learning_starts=16, batch_size=8, target_every=3, sampler=Prioritized()
 )
-CLOCK = ("steps_per_second", "environment_share", "acting_share", "learning_share", "storing_share")
+CLOCK = ("steps_per_second", "environment_share", "acting_share", "learning_share", "copying_share", "storing_share")
 """What no seed decides."""
 
 

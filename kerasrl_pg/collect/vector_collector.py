@@ -35,7 +35,7 @@ class VectorCollector:
         self._resets = environment.resets
         self._episode_return = np.zeros(environment.num_envs, np.float64)
         self._episode_length = np.zeros(environment.num_envs, np.int32)
-        self.seconds = {"environment": 0.0, "acting": 0.0}
+        self.seconds = {"environment": 0.0, "acting": 0.0, "copying": 0.0}
         """Time spent so far, by what it was spent on."""
 
     def collect(self, seed: tf.Tensor) -> tuple[Rollout, Episodes]:
@@ -60,8 +60,11 @@ class VectorCollector:
             ends.append(end)
             if self.whole_episodes:
                 alive = alive & ~end.ended
+        started = time.perf_counter()
         rollout = Rollout(*(_stack(column) for column in zip(*rows, strict=True)))
-        return self._with_following_values(rollout), Episodes(*(_stack(column) for column in zip(*ends, strict=True)))
+        episodes = Episodes(*(_stack(column) for column in zip(*ends, strict=True)))
+        self.seconds["copying"] += time.perf_counter() - started
+        return self._with_following_values(rollout), episodes
 
     def _begin_anew(self, seed: int | None = None) -> None:
         self._observation = self.environment.reset(seed=seed)

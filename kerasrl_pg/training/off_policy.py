@@ -182,7 +182,7 @@ class OffPolicyEngine:
     def run(self, updates: int) -> Report:
         """The next update."""
         agent, steps = self.agent, self.agent.steps
-        seconds = {"environment": 0.0, "acting": 0.0, "storing": 0.0}
+        seconds = {"environment": 0.0, "acting": 0.0, "storing": 0.0, "copying": 0.0}
         rng = np.random.default_rng([*self._seed, agent.updates])
         if self.environment.resets != self._resets:
             # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
@@ -191,9 +191,9 @@ class OffPolicyEngine:
         *columns, valid = (np.stack(column)[None] for column in zip(*rows, strict=True))  # [1, T, N]
         learning = steps - self._empty_at >= agent.algorithm.learning_starts and len(self._replay) > 0
         started = time.perf_counter()
-        packed = self._learn_from_replay(rng, steps) if learning else np.zeros(MOST_METRICS, np.float32)
+        packed = self._learn_from_replay(rng, steps, seconds) if learning else np.zeros(MOST_METRICS, np.float32)
         agent.replay = self._replay
-        seconds["learning"] = time.perf_counter() - started
+        seconds["learning"] = time.perf_counter() - started - seconds["copying"]
         # Workers must agree on the number of steps, so that all stop together: there, those that only reset count.
         collected = np.array([valid.sum() if agent.learner.num_workers == 1 else self._steps_per_update])
         return Report(unpack_metrics(packed[None], self._names), collected, Episodes(*columns), seconds, learning)
@@ -223,8 +223,9 @@ class OffPolicyEngine:
         seconds["storing"] += time.perf_counter() - stepped
         return row
 
-    def _learn_from_replay(self, rng: np.random.Generator, steps: int) -> np.ndarray:
+    def _learn_from_replay(self, rng: np.random.Generator, steps: int, seconds: dict[str, float]) -> np.ndarray:
         """All batches of an update are drawn at once, and their new priorities told at once."""
+        started = time.perf_counter()
         algorithm = self.agent.algorithm
         importance = 0.0 if algorithm.sampler is None else float(self._importance_exponent(tf.constant(steps)))
         drawn = self._replay.sample(algorithm.gradient_steps * algorithm.batch_size, rng, importance)
@@ -235,6 +236,7 @@ class OffPolicyEngine:
         # The largest weight of each batch is 1, not that of all together.
         batches = batches._replace(weight=batches.weight / batches.weight.max(axis=1, keepdims=True))
         batches = tf.nest.map_structure(tf.constant, batches)
+        seconds["copying"] += time.perf_counter() - started
         packed, error = (x.numpy() for x in self._learn(batches, _draw_seed(rng), tf.constant(steps)))
         if np.isfinite(error).all():  # of a network that diverged there are none; its loss tells the callbacks
             self._replay.update_priorities(drawn.index, error.ravel())

@@ -124,9 +124,11 @@ class OnPolicyEngine:
         if self._clip_reward:
             rollout = rollout._replace(reward=np.sign(rollout.reward))
         rollout = tf.nest.map_structure(tf.constant, rollout)
+        copied = time.perf_counter()
         packed, steps = (x.numpy() for x in self._update(rollout, update_seed))
         seconds = {name: self.collector.seconds[name] - before[name] for name in before}
-        seconds["learning"] = time.perf_counter() - started
+        seconds["copying"] += copied - started
+        seconds["learning"] = time.perf_counter() - copied
         episodes = Episodes(*(x[None] for x in episodes))
         metrics = unpack_metrics(packed[None], self._names)
         return Report(metrics, steps[None].astype(int), episodes, seconds)
