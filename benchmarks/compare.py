@@ -342,9 +342,21 @@ def run_ours(workload: Workload, side: Side, seed: int) -> tuple[list[tuple[floa
         "env_steps": agent.steps,
         "gradient_steps": int(agent.optimizer.iterations.numpy()),
         "precision": sorted({layer.compute_dtype for layer in layers_of(agent.model, keras.layers.Dense)}),
+        "time_shares": time_shares(agent.history.history),
     }
     episodes = workload.evaluation_episodes
     return marks, work, agent.evaluate(episodes=episodes, seed=1000 + seed).mean if episodes else None
+
+
+def time_shares(history: dict[str, list[float]]) -> dict[str, float]:
+    """Mean shares of the time, by what it was spent on; the first epoch, which compiles, is left out.
+
+    Example:
+        >>> time_shares({"steps": [1, 2, 3], "acting_share": [0.9, 0.25, 0.75]})
+        {'acting': 0.5}
+    """
+    shares = {name.removesuffix("_share"): values[1:] for name, values in history.items() if name.endswith("_share")}
+    return {name: statistics.fmean(values) for name, values in shares.items()}
 
 
 def settings_counted(task: Task) -> dict[str, int]:
@@ -471,12 +483,24 @@ def section(result: dict[str, Any]) -> str:
                 [*work_head, "gradient steps", "precision"],
                 [work_row(sides[side], done[0]["work"]) for side, done in measurements.items()],
             ),
+            *where_our_time_goes(sides, measurements),
             f"Timed: {timing}; {repeats} repeat{'s' * (repeats > 1)}, the sides in turn. Work as counted in the first "
             f"repeat; environment steps are those of {workload['task']['num_envs']} environments together"
             + (", 4 frames each." if workload["task"]["env"].startswith("ALE/") else "."),
             machine_line(result) + "\n",
         ]
     )
+
+
+def where_our_time_goes(sides: dict[str, dict[str, Any]], measurements: dict[str, list[dict]]) -> list[str]:
+    """A table of the shares of our sides' time in the first repeat; nothing if none was measured."""
+    ours = {sides[side]["title"]: done[0]["work"].get("time_shares", {}) for side, done in measurements.items()}
+    ours = {title: shares for title, shares in ours.items() if shares}
+    names = list(dict.fromkeys(name for shares in ours.values() for name in shares))
+    rows = [
+        [title, *(f"{shares[name]:.0%}" if name in shares else "" for name in names)] for title, shares in ours.items()
+    ]
+    return [table(["where the time goes", *names], rows)] if ours else []
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -19,7 +19,7 @@ _ONE_THREAD = "--xla_cpu_multi_thread_eigen"
 _xla_flags = os.environ.get("XLA_FLAGS", "")
 if (os.cpu_count() or 1) <= 2 and _ONE_THREAD not in _xla_flags:
     # On two cores XLA loses more by handing small operations to a second thread than that thread gains
-    # (docs/performance.md). It reads this when TensorFlow is imported.
+    # (docs/performance.md). It reads this before TensorFlow's first operation.
     os.environ["XLA_FLAGS"] = f"{_xla_flags} {_ONE_THREAD}=false".strip()
 
 if TYPE_CHECKING:

@@ -80,6 +80,15 @@ def test_a_library_that_was_skipped_is_not_judged(compare):
     assert compare.figures(side, done, {"sb3": measured([1.0])[1]})[-2] == "≥ 20× sb3: met"
 
 
+def test_the_shares_of_our_time_are_in_the_report_and_the_peers_are_not(compare):
+    assert compare.time_shares({"steps": [1, 2, 3], "acting_share": [0.9, 0.25, 0.75]}) == {"acting": 0.5}
+    sides = {"graph": {"title": "ours"}, "sb3": {"title": "theirs"}}
+    done = {"graph": [{"work": {"time_shares": {"acting": 0.5}}}], "sb3": [{"work": {}}]}
+    (found,) = compare.where_our_time_goes(sides, done)
+    assert found.splitlines()[-1] == "| ours | 50% |"
+    assert compare.where_our_time_goes(sides, {"sb3": done["sb3"]}) == []
+
+
 def test_a_peer_that_is_not_installed_is_named(compare, tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')  # -S: no site-packages, so no peer
