@@ -1,17 +1,22 @@
-"""How far one compiled CartPole update is from what XLA can do at all.
+"""How far one compiled CartPole update is from what XLA can do at all, with one thread of XLA's and with all.
 
-    python benchmarks/update_bound.py             # half a minute on 2 idle cores
+    python benchmarks/update_bound.py             # two minutes on 2 idle cores
 
 A gradient step of PPO on 256 observations with two 64-64 perceptrons, three times: by this library's learner; written
 by hand, with nothing that a library would add; and only the six products of 256x64 and 64x64 matrices in it, which no
-program can leave out. All three run 2,000 times inside one XLA program. And a rollout: 32 steps of 8 environments.
+program can leave out. All three run 2,000 times inside one XLA program. Then a rollout of 32 steps of 8 environments,
+and the policy alone as Gymnasium's environments call it between two steps, compiled by XLA and as a plain graph.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pathlib
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +27,7 @@ import tensorflow as tf
 
 import kerasrl_pg as krl
 from kerasrl_pg import seeding
+from kerasrl_pg.training.graph_engine import SEED, compiled
 from kerasrl_pg.training.on_policy import OnPolicyProgram
 
 BATCH, HIDDEN, OBSERVATION, ACTIONS = 256, 64, 4, 2
@@ -29,17 +35,44 @@ ROLLOUT, ENVS = 32, 8
 EPOCHS = 20
 TIMES = 2_000
 REPEATS = 5
+PROCESSES = 3
+"""For each number of threads, taking turns; whether two threads get in each other's way is decided anew in each."""
+THREADS = {"one thread": "false", "all threads": "true"}
+"""Value of XLA's flag xla_cpu_multi_thread_eigen; `import kerasrl_pg` sets the first on machines of two cores."""
 Parameters = list[tf.Tensor]
 HEADER = """# One CartPole update beside what XLA can do
 
-Written by `python benchmarks/update_bound.py`.
+Written by `python benchmarks/update_bound.py`: microseconds, XLA with one thread and with all;
+medians of processes that take turns.
 
-| a gradient step | microseconds | environment steps/s if that were all |
+| | one thread | all threads |
 |---|---|---|"""
 
 
 def main() -> None:
-    """Measure, print and write the table."""
+    """Measure in a process for each number of threads, print and write the table."""
+    if "--measure" in sys.argv:
+        print(json.dumps(measure()))
+        return
+    repeats = [{name: in_own_process(flag) for name, flag in THREADS.items()} for _ in range(PROCESSES)]
+    lines = [HEADER]
+    for what in repeats[0]["one thread"]:
+        medians = [statistics.median(found[name][what] for found in repeats) for name in THREADS]
+        lines += [f"| {what} | {' | '.join(f'{median:.0f}' for median in medians)} |"]
+    (pathlib.Path(__file__).resolve().parent / "results" / "update_bound.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def in_own_process(flag: str) -> dict[str, float]:
+    """What `measure` returns, of a fresh process: XLA reads its flags once."""
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={flag}"}
+    command = [sys.executable, __file__, "--measure"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def measure() -> dict[str, float]:
+    """Microseconds by what was timed."""
     agent = krl.fit_agent("CartPole-v1", "ppo", steps=ROLLOUT * ENVS, seed=0, num_envs=ENVS, verbose=0)
     program = OnPolicyProgram(agent, krl.make_env("CartPole-v1", num_envs=ENVS).make_training(), jit_compile=True)
     seed = seeding.make_seed(0)
@@ -53,32 +86,48 @@ def main() -> None:
         _, metrics = program.learn(carry, rollout, i, seeding.fold_in(seed, i))
         return total + tf.add_n(list(metrics.values()))
 
-    rollout_time = microseconds(lambda: repeat(collect, 0.0, TIMES // 10), TIMES // 10)
-    ours = microseconds(lambda: repeat(update, 0.0, TIMES // EPOCHS), TIMES // EPOCHS * EPOCHS)
-    by_hand = microseconds(lambda: repeat(hand_written_step, initial_state(), TIMES), TIMES)
-    products = microseconds(lambda: repeat(six_products, [rows(HIDDEN), matrix(HIDDEN, HIDDEN)], TIMES), TIMES)
-    samples = ROLLOUT * ENVS
-    lines = [HEADER]
-    for name, time_taken in (("this library", ours), ("by hand", by_hand), ("six matrix products", products)):
-        lines.append(f"| {name} | {time_taken:.0f} | {samples / (EPOCHS * time_taken) * 1e6:,.0f} |")
-    lines += ["", f"A rollout of {samples} steps takes {rollout_time:.0f} microseconds."]
-    (pathlib.Path(__file__).resolve().parent / "results" / "update_bound.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    products = [rows(HIDDEN), matrix(HIDDEN, HIDDEN)]
+    return {
+        "a gradient step, this library": microseconds(update, 0.0, TIMES // EPOCHS) / EPOCHS,
+        "a gradient step by hand": microseconds(hand_written_step, initial_state(), TIMES),
+        "its six matrix products": microseconds(six_products, products, TIMES),
+        "a rollout of 256 steps": microseconds(collect, 0.0, TIMES // 10),
+        "the policy between two steps, by XLA": call_microseconds(agent, seed, jit_compile=True),
+        "the policy between two steps, plain graph": call_microseconds(agent, seed, jit_compile=False),
+    }
+
+
+def call_microseconds(agent: krl.Agent, seed: tf.Tensor, *, jit_compile: bool) -> float:
+    """Of one call from Python that samples actions for 8 observations."""
+    spec = tf.TensorSpec([ENVS, OBSERVATION], tf.float32)
+    act = compiled(lambda x, seed: agent.policy(x).distribution.sample(seed=seed), spec, SEED, jit_compile=jit_compile)
+    observation = tf.zeros([ENVS, OBSERVATION])
+
+    def calls() -> None:
+        for _ in range(TIMES):
+            act(observation, seed).numpy()
+
+    return median_microseconds(calls, TIMES)
 
 
 def repeat(body: Callable[[tf.Tensor, Any], Any], state: Any, times: int) -> Any:
     return tf.while_loop(lambda i, _: i < times, lambda i, state: (i + 1, body(i, state)), (0, state))[1]
 
 
-def microseconds(program: Callable[[], Any], times: int) -> float:
-    """Of one of the `times` turns of a program: the best of several runs, after one that compiles it."""
-    run = tf.function(program, jit_compile=True, autograph=False)
+def microseconds(body: Callable[[tf.Tensor, Any], Any], state: Any, times: int) -> float:
+    """Of one of the `times` turns of a compiled loop."""
+    run = tf.function(lambda: repeat(body, state, times), jit_compile=True, autograph=False)
+    return median_microseconds(lambda: tf.nest.flatten(run())[-1].numpy(), times)
+
+
+def median_microseconds(run: Callable[[], Any], times: int) -> float:
+    """The median of several runs, after one that compiles, by the number of turns in each."""
     seconds = []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()
-        tf.nest.flatten(run())[-1].numpy()
+        run()
         seconds.append(time.perf_counter() - started)
-    return min(seconds[1:]) / times * 1e6
+    return statistics.median(seconds[1:]) / times * 1e6
 
 
 def matrix(rows_: int, columns: int) -> tf.Tensor:
