@@ -208,7 +208,7 @@ def _start_tensorflow() -> None:
 def _is_the_users(error: Exception) -> bool:
     import gymnasium
 
-    return isinstance(error, ValueError | TypeError | OSError | ImportError | gymnasium.error.Error)
+    return isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError | gymnasium.error.Error)
 
 
 def _one_line(error: Exception) -> str:

@@ -330,6 +330,11 @@ def test_bad_input_is_one_clear_error_before_anything_is_written(case, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_rollout_that_does_not_fit_into_memory_is_refused_before_it_is_collected():
+    with pytest.raises(MemoryError, match=r"a rollout of 1,000,000,000 steps of 2 environments takes .* lower roll"):
+        fit(algorithm=krl.A2C(rollout_length=10**9), in_graph=False)
+
+
 def test_minibatches_that_do_not_divide_the_rollout_are_refused_by_the_algorithm():
     with pytest.raises(ValueError, match=r"num_minibatches must divide rollout_length \(10\), got 3"):
         krl.PPO(rollout_length=10, num_minibatches=3)

@@ -9,7 +9,8 @@ import gymnasium
 import tensorflow as tf
 
 from kerasrl_pg.collect.graph_sum_tree import Tree, draw_places, empty_tree, set_priorities
-from kerasrl_pg.collect.replay_checks import check_memory, check_priorities, check_settings
+from kerasrl_pg.collect.memory import check_replay_memory
+from kerasrl_pg.collect.replay_checks import check_priorities, check_settings
 from kerasrl_pg.spaces import check_observation_space, leaf_paths, map_space, tensor_dtype
 from kerasrl_pg.types import Step, Transitions
 
@@ -108,7 +109,7 @@ class GraphReplay:
         self.discount = discount
         self.prioritized = prioritized
         self.num_rows = capacity // num_envs
-        check_memory(self.nbytes, capacity, "")
+        check_replay_memory(self.nbytes, capacity, "")
 
     @property
     def nbytes(self) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from kerasrl_pg.collect.replay_checks import check_memory, check_positive, check_settings
+from kerasrl_pg.collect.memory import check_replay_memory
+from kerasrl_pg.collect.replay_checks import check_positive, check_settings
 from kerasrl_pg.collect.samplers import Sampler
 from kerasrl_pg.spaces import check_observation_space, flatten, leaf_paths, tensor_dtype, unflatten
 from kerasrl_pg.types import Step, Transitions
@@ -234,7 +235,7 @@ class Replay:
         dtypes = {name: tensor_dtype(leaf) for name, leaf in leaves.items()}
         frame_bytes = sum(math.prod(shapes[name]) * dtypes[name].itemsize for name in leaves)
         advice = "" if self._stack else "if observations are stacks of frames, store each once: stack=k"
-        check_memory(capacity * (frame_bytes + BYTES_BESIDE_FRAMES), capacity, advice)
+        check_replay_memory(capacity * (frame_bytes + BYTES_BESIDE_FRAMES), capacity, advice)
         size = self.num_envs, self._slots
         self._rings = {
             "action": np.zeros(size, np.int32),

@@ -1,12 +1,8 @@
-"""What both replays ask before they take memory: sensible settings, room for one transition, memory that is there."""
+"""What both replays ask before anything else: sensible settings, and room for one transition."""
 
 from __future__ import annotations
 
 import math
-import pathlib
-
-GIB = 2**30
-MEMORY_INFORMATION = pathlib.Path("/proc/meminfo")
 
 
 def check_settings(*, num_envs: int, capacity: int, n_step: int, discount: float, slots_needed: int) -> None:
@@ -65,44 +61,3 @@ def check_priorities(exponent: float, offset: float) -> None:
         raise ValueError(f"exponent must be between 0 and 1, got {exponent!r}")
     if not 0.0 < offset < math.inf:
         raise ValueError(f"offset must be a positive number, got {offset!r}")
-
-
-def check_memory(nbytes: int, capacity: int, advice: str) -> None:
-    """Print what a large replay takes, and raise before the machine begins to swap or to end processes.
-
-    Args:
-        nbytes: what will be taken, once the replay is full.
-        capacity: observations that this is for.
-        advice: what else the user can do about it.
-
-    Raises:
-        MemoryError: more than the machine has available. Where that is unknown (not Linux) nothing is checked.
-
-    Example:
-        >>> check_memory(7 * GIB, capacity=1_000_000, advice="store each frame once: stack=4")  # doctest: +SKIP
-        replay: 7.0 GiB once its 1,000,000 places are full
-    """
-    available = available_memory()
-    if available is not None and nbytes > available:
-        raise MemoryError(
-            f"a replay of capacity {capacity:,} takes {nbytes / GIB:.1f} GiB, and {available / GIB:.1f} GiB of memory "
-            f"are available: lower capacity{advice and f', or {advice}'}"
-        )
-    if nbytes > GIB:
-        print(f"replay: {nbytes / GIB:.1f} GiB once its {capacity:,} places are full")
-
-
-def available_memory() -> int | None:
-    """Bytes that Linux says can be had without swapping; None elsewhere.
-
-    Example:
-        >>> bytes_available = available_memory()
-        >>> bytes_available is None or bytes_available > 0
-        True
-    """
-    if not MEMORY_INFORMATION.exists():
-        return None
-    for line in MEMORY_INFORMATION.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from kerasrl_pg.collect.replay_checks import check_memory, check_positive, check_priorities
+from kerasrl_pg.collect.memory import check_replay_memory
+from kerasrl_pg.collect.replay_checks import check_positive, check_priorities
 
 
 class Sampler(Protocol):
@@ -78,7 +79,7 @@ class UniformSampler:
 
     def __init__(self, capacity: int):
         check_positive("capacity", capacity)
-        check_memory(16 * capacity, capacity, "")
+        check_replay_memory(16 * capacity, capacity, "")
         self.capacity = capacity
         self._count = 0
         self._list = np.zeros(capacity, np.int64)
@@ -192,7 +193,7 @@ class PrioritizedSampler:
         self.offset = offset
         self._depth = (capacity - 1).bit_length()
         self._first_leaf = 1 << self._depth
-        check_memory(16 * self._first_leaf, capacity, "")
+        check_replay_memory(16 * self._first_leaf, capacity, "")
         self._tree = np.zeros(2 * self._first_leaf)
         """The root is node 1; the children of node i are 2 i and 2 i + 1."""
         self._max_priority = 1.0

@@ -11,6 +11,7 @@ import tensorflow as tf
 from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.collect import TensorCollector, VectorCollector
+from kerasrl_pg.collect.memory import check_rollout_memory
 from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import pack_metrics, unpack_metrics
@@ -97,6 +98,9 @@ class OnPolicyEngine:
         length = agent.algorithm.rollout_length
         fuse = jit_compile and length is not None and agent.strategy is None
         rollout = _rollout_spec(agent, length, environment.num_envs)
+        if length is not None:
+            nbytes = sum(spec.shape.num_elements() * spec.dtype.size for spec in tf.nest.flatten(rollout))
+            check_rollout_memory(nbytes, length, environment.num_envs)
         observation = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), rollout.observation)
         self._update = compiled(update, rollout, SEED, jit_compile=fuse)
         self._act = compiled(act_in_environment, observation, SEED, jit_compile=jit_compile)
