@@ -190,7 +190,7 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         env="ALE/Pong-v5",
         algorithm="a2c",
         num_envs=50,
-        steps=4_000_000,
+        steps=2_000_000,
         build=_pong_a2c,
         source=f"{HANDS_ON}; pixels and value targets standardised, Adam less damped, a falling learning rate",
     ),
