@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
@@ -54,14 +56,18 @@ def shared_convolutions(observation_space: spaces.Space, action_space: spaces.Sp
 
 
 def standardized_convolutions(
-    observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0
+    observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0, *, head_units: tuple[int, ...] = ()
 ) -> keras.Model:
-    """`shared_convolutions` with ELU, which reads standardised pixels and learns standardised value targets."""
+    """The Nature network with ELU, which reads standardised pixels and learns standardised value targets.
+
+    With `head_units` each head has hidden layers of its own in the place of the shared dense one.
+    """
+    features = None if head_units else 512
     return actor_critic(
         observation_space,
         action_space,
-        trunk=nature_conv_trunk(activation="elu", features=None, seed=seed),
-        head_units=(512,),
+        trunk=nature_conv_trunk(activation="elu", features=features, seed=seed),
+        head_units=head_units,
         normalize_observation=True,
         normalize_value=True,
         seed=seed,
@@ -99,7 +105,8 @@ def _lab(baseline):
 def _pong_a2c(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=4)
     rate = PolynomialDecay(7e-4, steps // (4 * num_envs), end_learning_rate=0.0)
-    return Settings(algorithm=algorithm, optimizer=adam(rate), model=standardized_convolutions, mixed_precision="auto")
+    model = functools.partial(standardized_convolutions, head_units=(512,))
+    return Settings(algorithm=algorithm, optimizer=adam(rate), model=model, mixed_precision="auto")
 
 
 def _pong_a2c_document(steps: int, num_envs: int) -> Settings:

@@ -13,9 +13,9 @@ from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Reinforce
-from kerasrl_pg.document_presets import DOCUMENT_PRESETS
+from kerasrl_pg.document_presets import DOCUMENT_PRESETS, standardized_convolutions
 from kerasrl_pg.envs.doom import DoomProtocol
-from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk, q_network
+from kerasrl_pg.models import actor_critic, mlp_trunk, q_network
 from kerasrl_pg.settings import Preset, Settings, adam
 from kerasrl_pg.value_presets import VALUE_PRESETS
 
@@ -107,21 +107,7 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
         max_gradient_norm=10.0,
     )
     optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
-    return Settings(algorithm=algorithm, optimizer=optimizer, model=_standardized_convolutions, mixed_precision="auto")
-
-
-def _standardized_convolutions(
-    observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0
-) -> keras.Model:
-    """The Nature network with ELU, which reads standardised pixels and learns standardised value targets."""
-    return actor_critic(
-        observation_space,
-        action_space,
-        trunk=nature_conv_trunk(activation="elu", seed=seed),
-        normalize_observation=True,
-        normalize_value=True,
-        seed=seed,
-    )
+    return Settings(algorithm=algorithm, optimizer=optimizer, model=standardized_convolutions, mixed_precision="auto")
 
 
 DOOM: dict[str, Any] = {
@@ -137,7 +123,7 @@ DOOM_DISCOUNT = 0.999
 def _doom_model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
     """The Nature network on the screen, and 256 units on its features and the game variables; all standardised."""
     if not isinstance(observation_space, spaces.Dict):  # a protocol without game variables
-        return _standardized_convolutions(observation_space, action_space, seed)
+        return standardized_convolutions(observation_space, action_space, seed)
     return actor_critic(
         observation_space,
         action_space,
