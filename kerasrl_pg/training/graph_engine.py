@@ -210,7 +210,7 @@ def compiled(function: Callable, *specs: Any, jit_compile: bool) -> Callable:
     """
     concrete = tf.function(function, autograph=False, jit_compile=jit_compile).get_concrete_function(*specs)
     structure = concrete.structured_outputs
-    is_tuple = isinstance(structure, tuple) and not any(map(tf.nest.is_nested, structure))
+    is_tuple = type(structure) is tuple and not any(map(tf.nest.is_nested, structure))
 
     def call(*arguments):
         outputs = concrete.inference_fn.call_flat(*tf.nest.flatten(arguments), *concrete.captured_inputs)
