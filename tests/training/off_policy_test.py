@@ -189,9 +189,17 @@ def test_the_time_of_an_epoch_is_told_by_what_it_was_spent_on(training):
     outside = {"copying_share", "storing_share"} if isinstance(training.engine, OffPolicyEngine) else set()
     shares = {name for name in training.agent.history.history if name.endswith("_share")}
     assert shares == {"environment_share", "acting_share", "learning_share"} | outside
-    for name in shares:
-        assert np.all(np.array(training.agent.history.history[name]) >= 0)
-    assert training.agent.history.history["learning_share"][-1] > 0
+    told = np.array([training.agent.history.history[name] for name in shares])
+    assert np.all(told >= 0)
+    assert np.all(told.sum(axis=0) < 1.001)
+
+
+@both
+def test_learning_takes_the_greater_part_where_each_step_is_followed_by_twenty_gradient_steps(engine_of):
+    engine = engine_of(dataclasses.replace(SMALL, learning_starts=10, gradient_steps=200))
+    run(engine)
+    seconds = run(engine, 3).seconds
+    assert seconds["learning"] > 0.5 * sum(seconds.values())
 
 
 def test_a_training_traces_its_update_once(training):
