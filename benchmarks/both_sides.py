@@ -39,12 +39,12 @@ ZOO_CARTPOLE = Task(
 
 def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
     """The algorithm and the optimizer, for a training of `steps` environment steps."""
-    from keras.optimizers import Adam
     from keras.optimizers.schedules import PolynomialDecay
 
     from kerasrl_pg.algorithms import ALGORITHMS
-    from kerasrl_pg.models import RMSpropFromOne
+    from kerasrl_pg.optimizers import RMSpropFromOne
     from kerasrl_pg.presets import linear_to_zero
+    from kerasrl_pg.settings import adam
 
     settings = dict(task.settings)
     if task.epsilon is not None:
@@ -58,7 +58,7 @@ def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
         algorithm = dataclasses.replace(algorithm, clip_epsilon=clip)
     if task.algorithm == "a2c":
         return algorithm, RMSpropFromOne(rate, rho=0.99, epsilon=1e-5)
-    return algorithm, Adam(rate, epsilon=1e-8 if task.algorithm == "dqn" else 1e-5)
+    return algorithm, adam(rate, epsilon=1e-8 if task.algorithm == "dqn" else 1e-5)
 
 
 def our_model(task: Task) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg import export, ops, seeding
+from kerasrl_pg import export, ops, optimizers, seeding  # noqa: F401  Keras must know the optimizers that it loads
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
 from kerasrl_pg.episode_log import EpisodeLog
@@ -72,7 +72,9 @@ class Agent:
         self.environment = environment
         self.strategy = strategy
         self.policy = policy_of(algorithm, model, observation_space, action_space)
-        self.learner = Learner(self.policy, optimizer, strategy)
+        # A strategy's replicas each trace the model with variables of their own, which a function inside it would mix.
+        trained = policy_of(algorithm, model, observation_space, action_space, fused=strategy is None)
+        self.learner = Learner(trained, optimizer, strategy)
         self.q_learner = QLearner(self.learner, self._frozen_copy()) if learns_action_values(algorithm) else None
         self._greedy, self._sampled = self._compile_act()
         self._begin(seed)
@@ -255,7 +257,7 @@ class Agent:
         if self.algorithm.target_every is None:
             return None
         with scope(self.strategy):
-            return self.policy.copy()
+            return self.learner.policy.copy()
 
     def _compile_act(self):
         specs = map_space(lambda leaf: tf.TensorSpec([None, *leaf.shape], tensor_dtype(leaf)), self.observation_space)

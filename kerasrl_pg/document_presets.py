@@ -10,7 +10,8 @@ from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, CrossEntropy, PolicyGradient, Reinforce
-from kerasrl_pg.models import RMSpropFromOne, actor_critic, mlp_trunk, nature_conv_trunk
+from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk
+from kerasrl_pg.optimizers import RMSpropFromOne
 from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam
 
 LESSON = "a lesson on policy-based methods"

@@ -17,6 +17,7 @@ import tensorflow as tf
 from kerasrl_pg import ops, seeding
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.models.actor_critic import layers_of
+from kerasrl_pg.models.fusion import by_xla
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
 from kerasrl_pg.types import Batch, Metrics, Rollout
 
@@ -333,7 +334,8 @@ class Learner:
             variance = ops.mean_across_replicas(tf.reduce_mean(weight * tf.square(values - mean), axis=[0, 1]))
             return {"mean": mean, "variance": variance}
 
-        moments = self._mean(self._run(own_moments, batch))
+        # Pixels as floats would take four times their memory, several times over: XLA goes through them as they are.
+        moments = self._mean(self._run(by_xla(own_moments) if self.strategy is None else own_moments, batch))
         samples = self._mean(self._run(lambda own: {"count": tf.reduce_sum(values_of(own)[1])}, batch))["count"]
         so_far = [tf.convert_to_tensor(variable) for variable in (layer.mean, layer.variance, layer.count)]
         merged = ops.merge_moments(

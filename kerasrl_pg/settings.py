@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import keras
 
 from kerasrl_pg.models import default_model
+from kerasrl_pg.optimizers import FusedAdam
 
 ModelBuilder = Callable[..., keras.Model]
 """`build(observation_space, action_space, seed=...) -> keras.Model`."""
@@ -56,4 +57,4 @@ class Preset:
 
 def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimizer:
     """Adam with the epsilon of OpenAI's baselines."""
-    return keras.optimizers.Adam(learning_rate, epsilon=epsilon)
+    return FusedAdam(learning_rate, epsilon=epsilon)

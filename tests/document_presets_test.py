@@ -7,7 +7,7 @@ import pytest
 import kerasrl_pg as krl
 from kerasrl_pg.document_presets import DOCUMENT_PRESETS
 from kerasrl_pg.envs.make import make_env
-from kerasrl_pg.models import RMSpropFromOne
+from kerasrl_pg.optimizers import RMSpropFromOne
 
 
 def kernels(name: str) -> list[tuple[int, ...]]:

@@ -109,7 +109,9 @@ class VectorCollector:
     def _with_following_values(self, rollout: Rollout) -> Rollout:
         if self._value is None:
             return rollout
+        started = time.perf_counter()
         last_value = self._value(_tensors(self._observation)).numpy()[None]  # [1, N]
+        self.seconds["acting"] += time.perf_counter() - started
         following = np.concatenate([rollout.value[1:], last_value])  # [T, N]
         next_value = np.where(rollout.truncated, rollout.next_value, following)
         return rollout._replace(next_value=np.where(rollout.terminated, np.float32(0), next_value))

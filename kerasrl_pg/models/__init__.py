@@ -4,7 +4,6 @@ from kerasrl_pg.models.actor_critic import PolicyModel, PolicyOutput, actor_crit
 from kerasrl_pg.models.patch_convolution import PatchConv2D
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
 from kerasrl_pg.models.q_network import QPolicy, dueling_q_network, q_network
-from kerasrl_pg.models.rmsprop import RMSpropFromOne
 from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "PolicyModel",
     "PolicyOutput",
     "QPolicy",
-    "RMSpropFromOne",
     "RunningNormalizer",
     "ValueDenormalizer",
     "actor_critic",

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from kerasrl_pg import seeding
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
+from kerasrl_pg.models.fusion import fuse_preprocessing
 from kerasrl_pg.models.preprocessing import ValueDenormalizer
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.ops import distributions
@@ -114,6 +115,7 @@ class PolicyModel:
             `(policy, value)`, or `{"policy": ...}` alone.
         observation_space: of one environment.
         action_space: of one environment.
+        fused: call the model with its preprocessing fused, which is for training (`fuse_preprocessing`).
 
     Raises:
         ValueError: outputs of other names, numbers or shapes.
@@ -125,9 +127,16 @@ class PolicyModel:
         TensorShape([5])
     """
 
-    def __init__(self, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space):
+    def __init__(
+        self,
+        model: keras.Model,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        fused: bool = False,
+    ):
         check_observation_space(observation_space)
         self.model = model
+        self._network = fuse_preprocessing(model) if fused else model
         self.observation_space = observation_space
         self.action_space = action_space
         self.parameter_size = distributions.parameter_size(action_space)
@@ -135,7 +144,7 @@ class PolicyModel:
 
     def __call__(self, observation, training: bool = False) -> PolicyOutput:
         """The distribution and value for `[B, *observation]`; `training` turns dropout on."""
-        return self._output(self.model(observation, training=training))
+        return self._output(self._network(observation, training=training))
 
     def explore(self, observation, seed: tf.Tensor) -> PolicyOutput:
         """As `policy(observation, training=True)`, with dropout's masks drawn from `seed` [2] int32.
@@ -144,7 +153,7 @@ class PolicyModel:
         """
         draws = [(state, tf.cast(draw, state.dtype)) for state, draw in _random_states(self.model, seed)]
         with keras.StatelessScope(state_mapping=draws):
-            outputs = self.model(observation, training=True)
+            outputs = self._network(observation, training=True)
         return self._output(outputs)
 
     def _output(self, outputs) -> PolicyOutput:

@@ -28,7 +28,7 @@ def encode(space: spaces.Space, inputs, normalize: bool, seed: int):
         with dtype_policy("float32") if normalize else contextlib.nullcontext():
             features = preprocessing.encode_leaf(leaf, tensor)
         if normalize and not isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            features = RunningNormalizer(dtype="float32")(features)
+            features = RunningNormalizer()(features)
         if len(leaves) > 1 and preprocessing.is_image(leaf):
             features = features_of(default_trunk(leaf, leaf_seed), features)
         encoded.append(features)

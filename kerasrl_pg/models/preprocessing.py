@@ -113,7 +113,7 @@ class RunningNormalizer(keras.layers.Layer):
     """
 
     def __init__(self, clip: float = 5.0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # standardising would magnify what rounding left of a pixel
         self.clip = clip
 
     def build(self, input_shape):

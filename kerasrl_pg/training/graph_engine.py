@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -89,6 +91,7 @@ class GraphEngine:
             self._iterations, jit_compile=jit_compile and agent.strategy is None, autograph=False
         )
         self._compiled: Callable | None = None
+        self._environment_alone: Future[Callable[[tf.Tensor], tf.Tensor]] | None = None
         self._seconds_per_round: dict[str, float] | None = None
         self.restart()
 
@@ -122,6 +125,7 @@ class GraphEngine:
         arguments = (self._seed, tf.constant(self.agent.updates), tf.constant(updates))
         if self._compiled is None:
             self._compiled = self._iterate.get_concrete_function(self.carry, *arguments, tf.constant(True))
+            self._environment_alone = _in_background(self._compile_environment)
         carry, packed, steps, episodes = self._compiled(self.carry, *arguments, tf.constant(learning))
         metrics = unpack_metrics(packed.numpy()[:updates], self._names)
         elapsed = time.perf_counter() - started
@@ -142,15 +146,20 @@ class GraphEngine:
         Timed once, the best of three: the same program on the same updates without learning, then the environment's
         steps alone.
         """
+        assert self._compiled is not None
+        assert self._environment_alone is not None
+        compiled_iterations, environment_steps = self._compiled, self._environment_alone.result()
+        collecting = _best_seconds(lambda: compiled_iterations(self.carry, *arguments, tf.constant(False))[1].numpy())
+        environment = _best_seconds(lambda: environment_steps(tf.constant(rounds)).numpy())
+        return {"environment": environment / rounds, "acting": max(0.0, collecting - environment) / rounds}
+
+    def _compile_environment(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A function of a number of rounds, which steps the environment as often and does nothing else."""
         environment_steps = tf.function(self._environment_steps, jit_compile=self._jit_compile, autograph=False)
         seed = seeding.make_seed(0)
         state, _ = self.program.environment.reset(seed)
-        environment_steps(state, seed, tf.constant(rounds))  # compiles
-        compiled_iterations = self._compiled
-        assert compiled_iterations is not None
-        collecting = _best_seconds(lambda: compiled_iterations(self.carry, *arguments, tf.constant(False))[1].numpy())
-        environment = _best_seconds(lambda: environment_steps(state, seed, tf.constant(rounds)).numpy())
-        return {"environment": environment / rounds, "acting": max(0.0, collecting - environment) / rounds}
+        environment_steps(state, seed, tf.constant(1))
+        return functools.partial(environment_steps, state, seed)
 
     def _environment_steps(self, state: Any, seed: tf.Tensor, rounds: tf.Tensor) -> tf.Tensor:
         environment = self.program.environment
@@ -217,6 +226,14 @@ def compiled(function: Callable, *specs: Any, jit_compile: bool) -> Callable:
         return tuple(outputs) if is_tuple else tf.nest.pack_sequence_as(structure, outputs)  # packing takes 25 µs
 
     return call
+
+
+def _in_background(function: Callable[[], Any]) -> Future:
+    """While the main thread compiles the whole program: XLA leaves a second core idle for most of that."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    future = pool.submit(function)
+    pool.shutdown(wait=False)
+    return future
 
 
 def _best_seconds(call: Callable[[], Any], repeats: int = 3) -> float:

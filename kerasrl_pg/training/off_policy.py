@@ -81,7 +81,7 @@ class OffPolicyProgram:
     def learn(self, carry: QCarry, experience: Any, number: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Metrics]:
         """Gradient steps, each on a batch of its own; only the priorities of what is carried change."""
         algorithm, names = self._agent.algorithm, list[str]()
-        self._agent.policy.reseed(seed)
+        self._agent.learner.policy.reseed(seed)
         importance = _importance_exponent(self._agent, number * self._steps_per_update)
 
         def gradient_step(i, changed, total):
@@ -114,7 +114,7 @@ class OffPolicyProgram:
 
     def _step(self, carry: QCarry, epsilon: tf.Tensor, seeds: tf.Tensor) -> tuple[QCarry, Episodes]:
         now = carry.environment
-        action_values = self._agent.policy.action_values(now.observation)
+        action_values = self._agent.learner.policy.action_values(now.observation)
         action = ops.EpsilonGreedy(action_values, epsilon).sample(seeds[0])
         env_action = ops.to_environment(self.environment.action_space, action)
         state, step = self.environment.step(now.state, env_action, seeds[1])
@@ -244,12 +244,12 @@ class OffPolicyEngine:
 
     def _act_in_graph(self, observation: Any, seed: tf.Tensor, steps: tf.Tensor):
         epsilon = self.agent.learner.scheduled(self.agent.algorithm.epsilon, steps)
-        action = ops.EpsilonGreedy(self.agent.policy.action_values(observation), epsilon).sample(seed)
+        action = ops.EpsilonGreedy(self.agent.learner.policy.action_values(observation), epsilon).sample(seed)
         return action, ops.to_environment(self.agent.action_space, action)
 
     def _learn_in_graph(self, batches: Transitions, seed: tf.Tensor, steps: tf.Tensor):
         algorithm, names = self.agent.algorithm, list[str]()
-        self.agent.policy.reseed(seed)
+        self.agent.learner.policy.reseed(seed)
         errors = tf.TensorArray(tf.float32, algorithm.gradient_steps, element_shape=[algorithm.batch_size])
 
         def gradient_step(i, total, errors):

@@ -139,21 +139,22 @@ class OnPolicyEngine:
 
 
 def _policy_functions(agent: Agent) -> tuple[PolicyAct, PolicyValue | None]:
+    policy = agent.learner.policy
     with_dropout = getattr(agent.algorithm, "dropout_while_acting", False)
 
     def act(observation, seed):
-        distribution, value = agent.policy.explore(observation, seed) if with_dropout else agent.policy(observation)
+        distribution, value = policy.explore(observation, seed) if with_dropout else policy(observation)
         action = ops.sample(agent.action_space, distribution, seed)
         return action, distribution.log_prob(action), value
 
     def value(observation):
-        return agent.policy(observation).value
+        return policy(observation).value
 
-    return act, value if agent.policy.has_value else None
+    return act, value if policy.has_value else None
 
 
 def _update(agent: Agent, rollout: Rollout, seed: tf.Tensor) -> Metrics:
-    agent.policy.reseed(seed)
+    agent.learner.policy.reseed(seed)
     metrics = agent.algorithm.update(agent.learner, rollout, seed)
     agent.learner.update_observation_statistics(rollout)
     return {**metrics, "learning_rate": agent.learner.learning_rate()}

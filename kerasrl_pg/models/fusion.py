@@ -1,0 +1,80 @@
+"""Preprocessing as one XLA program in front of a network whose convolutions XLA would slow down.
+
+Operation by operation, a batch of pixels passes through memory a dozen times before the first convolution sees it:
+cast, scale, transpose, standardise, clip, cast. XLA does all of it in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg.models.preprocessing import CropAndResize, RunningNormalizer
+
+PREPROCESSING = (
+    keras.layers.Rescaling,
+    keras.layers.Permute,
+    keras.layers.Reshape,
+    CropAndResize,
+    RunningNormalizer,
+)
+"""Layers without weights to learn that are the same in training and out of it."""
+
+
+def fuse_preprocessing(model: keras.Model) -> Callable[..., Any]:
+    """`model` as a function `(observation, training) -> outputs` that does its preprocessing in one XLA program.
+
+    Only for training: a batch of another size is compiled anew, and what is exported must run without XLA.
+
+    Args:
+        model: any model; one that is not functional, or does not begin with preprocessing, is returned as it is.
+
+    Example:
+        >>> inputs = keras.Input((84, 84, 4), dtype="uint8")
+        >>> model = keras.Model(inputs, keras.layers.Conv2D(8, 8)(keras.layers.Rescaling(1 / 255)(inputs)))
+        >>> fuse_preprocessing(model)(tf.zeros((2, 84, 84, 4), tf.uint8)).shape
+        TensorShape([2, 77, 77, 8])
+    """
+    parts = split_preprocessing(model)
+    if parts is None:
+        return model
+    front, rest = parts
+    fused = by_xla(front)
+
+    def network(observation: Any, training: bool = False) -> Any:
+        return rest(fused(tf.nest.flatten(observation)), training=training)
+
+    return network
+
+
+def split_preprocessing(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
+    """`model` in two, which share its layers: `[observation leaves] -> [encoded leaves] -> outputs`."""
+    inputs = getattr(model, "inputs", None)  # None of a subclassed model
+    if not inputs:
+        return None
+    layers = [layer for layer in model.layers if isinstance(layer, PREPROCESSING)]
+    encoded = [_end_of_preprocessing(tensor, layers) for tensor in inputs]
+    if all(end is start for end, start in zip(encoded, inputs, strict=True)):
+        return None
+    try:
+        return keras.Model(inputs, encoded), keras.Model(encoded, model.output)
+    except ValueError:  # something else reads what is not yet preprocessed
+        return None
+
+
+def _end_of_preprocessing(tensor: keras.KerasTensor, layers: list[keras.Layer]) -> keras.KerasTensor:
+    readers = [layer for layer in layers if len(layer._inbound_nodes) == 1 and layer.input is tensor]
+    return _end_of_preprocessing(readers[0].output, layers) if len(readers) == 1 else tensor
+
+
+def by_xla(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled by XLA inside of other compiled functions; called eagerly it runs as it is."""
+    compiled = tf.function(function, autograph=False, jit_compile=True)
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments) if tf.executing_eagerly() else compiled(*arguments)
+
+    return call

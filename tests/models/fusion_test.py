@@ -1,0 +1,154 @@
+"""A model with its preprocessing fused is the same function, with the same gradients."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium import spaces
+
+from kerasrl_pg.models import actor_critic, default_model, nature_conv_trunk, q_network
+from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
+from kerasrl_pg.spaces import map_space
+
+ACTIONS = spaces.Discrete(3)
+PIXELS = spaces.Box(0, 255, (4, 40, 40), np.uint8)
+RGB = spaces.Box(0, 255, (2, 36, 36, 3), np.uint8)
+GREY = spaces.Box(0, 255, (40, 40), np.uint8)
+DICT = spaces.Dict({"screen": PIXELS, "ammunition": spaces.Box(0, 26, (2,))})
+
+
+def standardized(space, actions):
+    return actor_critic(space, actions, trunk=nature_conv_trunk(), normalize_observation=True)
+
+
+MODELS = {
+    "frames first": (default_model, PIXELS),
+    "standardised": (standardized, PIXELS),
+    "colour": (default_model, RGB),
+    "grey": (default_model, GREY),
+    "action values": (q_network, PIXELS),
+    "dict": (default_model, DICT),
+}
+
+
+def batch_of(space, size=5, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def leaf(box):
+        return tf.constant(rng.uniform(box.low, box.high, (size, *box.shape)).astype(box.dtype))
+
+    return map_space(leaf, space)
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
+def model_and_space(request):
+    build, space = request.param
+    model = build(space, ACTIONS)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Layer) and layer.name.startswith("running_normalizer"):
+            layer.mean.assign(np.random.default_rng(1).uniform(0, 1, layer.mean.shape))
+            layer.variance.assign(np.random.default_rng(2).uniform(0.01, 0.1, layer.variance.shape))
+    return model, space
+
+
+def outputs_and_gradients(network, model, observation):
+    with tf.GradientTape() as tape:
+        outputs = tf.nest.flatten(network(observation, training=True))
+        loss = tf.add_n([tf.reduce_sum(tf.square(output)) for output in outputs])
+    return outputs, tape.gradient(loss, model.trainable_variables)
+
+
+def test_outputs_and_gradients_are_those_of_the_model(model_and_space):
+    model, space = model_and_space
+    fused = fuse_preprocessing(model)
+    assert fused is not model
+    observation = batch_of(space)
+    found, expected = (
+        tf.function(outputs_and_gradients, autograph=False)(network, model, observation) for network in (fused, model)
+    )
+    for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_eagerly_and_under_xla_it_is_the_model_as_well(model_and_space):
+    model, space = model_and_space
+    fused, observation = fuse_preprocessing(model), batch_of(space)
+    expected = tf.nest.flatten(model(observation))
+    for run in (fused, tf.function(fused, autograph=False, jit_compile=True)):
+        for ours, theirs in zip(tf.nest.flatten(run(observation)), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_that_change_are_seen():
+    model = standardized(PIXELS, ACTIONS)
+    network = tf.function(fuse_preprocessing(model), autograph=False)
+    before = network(batch_of(PIXELS))["value"].numpy()
+    (normalizer,) = [layer for layer in model.layers if layer.name.startswith("running_normalizer")]
+    normalizer.mean.assign(normalizer.mean + 0.5)
+    after = network(batch_of(PIXELS))["value"].numpy()
+    assert np.abs(after - before).min() > 1e-4
+    np.testing.assert_allclose(after, model(batch_of(PIXELS))["value"], rtol=1e-4, atol=1e-5)
+
+
+def test_everything_before_the_trunk_is_preprocessing_and_the_trunk_is_not():
+    front, rest = split_preprocessing(standardized(PIXELS, ACTIONS))
+    assert not front.trainable_variables
+    assert [variable.shape for variable in front.outputs] == [(None, 40, 40, 4)]
+    assert not [layer for layer in rest.layers if isinstance(layer, keras.layers.Rescaling | keras.layers.Permute)]
+
+
+def reads_its_input_twice():
+    inputs = keras.Input((8, 8, 1), dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 255)(inputs)
+    return keras.Model(inputs, keras.layers.Add()([scaled, keras.layers.Rescaling(2.0)(inputs)]))
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    "model",
+    [default_model(spaces.Box(-1, 1, (4,)), ACTIONS), reads_its_input_twice(), Subclassed()],
+    ids=["a vector", "a pixel read twice", "subclassed"],
+)
+def test_a_model_without_preprocessing_of_its_own_is_left_alone(model):
+    assert fuse_preprocessing(model) is model
+
+
+def test_a_rounding_to_bfloat16_is_of_the_standardised_pixel_not_of_the_pixel():
+    """A pixel that is 200 or 201: of the difference, bfloat16 would leave nothing if it were rounded first."""
+    policy = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = standardized(PIXELS, ACTIONS)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    front, _ = split_preprocessing(model)
+    (normalizer,) = [layer for layer in model.layers if layer.name.startswith("running_normalizer")]
+    normalizer.mean.assign(np.full(normalizer.mean.shape, 200.5 / 255))
+    normalizer.variance.assign(np.full(normalizer.variance.shape, (0.5 / 255) ** 2))
+    pixels = tf.constant(np.array([200, 201], np.uint8)[:, None, None, None] * np.ones((1, 4, 40, 40), np.uint8))
+    for run in (front, tf.function(front, autograph=False, jit_compile=True)):
+        (standardised,) = tf.nest.flatten(run([pixels]))
+        assert standardised.dtype == tf.bfloat16
+        np.testing.assert_allclose(tf.cast(standardised, tf.float32)[:, 0, 0, 0], [-1, 1], rtol=0.01)
+
+
+def test_by_xla_compiles_in_a_graph_and_runs_as_it_is_outside_of_one():
+    seen = []
+
+    def function(x):
+        seen.append(tf.executing_eagerly())
+        return x + 1
+
+    compiled = by_xla(function)
+    assert compiled(tf.constant(1)).numpy() == 2
+    outer = tf.function(lambda x: compiled(x) * 2, autograph=False)
+    assert outer(tf.constant(1)).numpy() == 4
+    assert seen == [True, False]
+    graph = outer.get_concrete_function(tf.constant(1)).graph
+    inner = [op for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
+    assert len(inner) == 1
+    assert inner[0].get_attr("_XlaMustCompile")
