@@ -44,7 +44,7 @@ def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
     from kerasrl_pg.algorithms import ALGORITHMS
     from kerasrl_pg.optimizers import RMSpropFromOne
     from kerasrl_pg.presets import linear_to_zero
-    from kerasrl_pg.settings import adam
+    from kerasrl_pg.settings import adam, fused_adam
 
     settings = dict(task.settings)
     if task.epsilon is not None:
@@ -58,7 +58,8 @@ def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
         algorithm = dataclasses.replace(algorithm, clip_epsilon=clip)
     if task.algorithm == "a2c":
         return algorithm, RMSpropFromOne(rate, rho=0.99, epsilon=1e-5)
-    return algorithm, adam(rate, epsilon=1e-8 if task.algorithm == "dqn" else 1e-5)
+    build = fused_adam if task.hidden is None else adam
+    return algorithm, build(rate, epsilon=1e-8 if task.algorithm == "dqn" else 1e-5)
 
 
 def our_model(task: Task) -> Callable[..., Any]:

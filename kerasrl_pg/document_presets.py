@@ -12,7 +12,7 @@ from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, CrossEntropy, PolicyGradient, Reinforce
 from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk
 from kerasrl_pg.optimizers import RMSpropFromOne
-from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam
+from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam, fused_adam
 
 LESSON = "a lesson on policy-based methods"
 LAB = "a laboratory on the policy gradient"
@@ -107,12 +107,12 @@ def _pong_a2c(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=4)
     rate = PolynomialDecay(7e-4, steps // (4 * num_envs), end_learning_rate=0.0)
     model = functools.partial(standardized_convolutions, head_units=(512,))
-    return Settings(algorithm=algorithm, optimizer=adam(rate), model=model, mixed_precision="auto")
+    return Settings(algorithm=algorithm, optimizer=fused_adam(rate), model=model, mixed_precision="auto")
 
 
 def _pong_a2c_document(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=4, value_coef=1.0, max_gradient_norm=0.1)
-    optimizer = adam(1e-3, epsilon=1e-3)
+    optimizer = fused_adam(1e-3, epsilon=1e-3)
     return Settings(algorithm=algorithm, optimizer=optimizer, model=shared_convolutions, mixed_precision="auto")
 
 

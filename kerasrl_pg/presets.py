@@ -16,7 +16,7 @@ from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradie
 from kerasrl_pg.document_presets import DOCUMENT_PRESETS, standardized_convolutions
 from kerasrl_pg.envs.doom import DoomProtocol
 from kerasrl_pg.models import actor_critic, mlp_trunk, q_network
-from kerasrl_pg.settings import Preset, Settings, adam
+from kerasrl_pg.settings import Preset, Settings, adam, fused_adam
 from kerasrl_pg.value_presets import VALUE_PRESETS
 
 
@@ -92,7 +92,7 @@ def _mountaincar_continuous_ppo(steps: int, num_envs: int) -> Settings:
 
 def _pong_ppo(steps: int, num_envs: int) -> Settings:
     algorithm = PPO(rollout_length=128, epochs=4, num_minibatches=4, clip_epsilon=0.1)
-    return Settings(algorithm=algorithm, optimizer=adam(2.5e-4), mixed_precision="auto")
+    return Settings(algorithm=algorithm, optimizer=fused_adam(2.5e-4), mixed_precision="auto")
 
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:
@@ -106,7 +106,7 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
         entropy_coef=0.01,
         max_gradient_norm=10.0,
     )
-    optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
+    optimizer = fused_adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=standardized_convolutions, mixed_precision="auto")
 
 
@@ -138,13 +138,13 @@ def _doom_ppo(steps: int, num_envs: int) -> Settings:
     algorithm = PPO(
         rollout_length=128, epochs=4, num_minibatches=8, discount=DOOM_DISCOUNT, value_coef=1.0, max_gradient_norm=10.0
     )
-    optimizer = adam(linear_to_zero(5e-4, steps, num_envs, algorithm))
+    optimizer = fused_adam(linear_to_zero(5e-4, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=_doom_model, mixed_precision="auto")
 
 
 def _doom_a2c(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=20, discount=DOOM_DISCOUNT, gae_lambda=0.95)
-    optimizer = adam(linear_to_zero(7e-4, steps, num_envs, algorithm))
+    optimizer = fused_adam(linear_to_zero(7e-4, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=_doom_model, mixed_precision="auto")
 
 

@@ -12,7 +12,7 @@ from keras.optimizers.schedules import PolynomialDecay
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
 from kerasrl_pg.models import PatchConv2D, dueling_q_network, mlp_trunk, nature_conv_trunk, q_network
-from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam
+from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam, fused_adam
 
 ZOO = "Stable-Baselines3 zoo, dqn.yml"
 PONG = "a study of Pong by value and by policy"
@@ -153,7 +153,7 @@ def _pong(name: str) -> Callable[[int, int], Settings]:
         )
         return Settings(
             algorithm=variant_of(name, algorithm, steps),
-            optimizer=adam(1e-4),
+            optimizer=fused_adam(1e-4),
             model=network_of(name, lambda seed: nature_conv_trunk(seed=seed)),
             mixed_precision="auto",
         )

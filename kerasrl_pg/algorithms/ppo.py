@@ -58,8 +58,9 @@ class PPO:
     """Bound of the gradient's global norm; None for none."""
     target_kl: float | None = None
     """End an update once `approx_kl` of a gradient step passes 1.5 times this; None for never."""
-    adaptive_kl: float | None = None
-    """Move the learning rate by a factor of 1.5 after each update to keep `approx_kl` within a factor of 2 of this."""
+    adaptive_kl: float | LearningRateSchedule | None = None
+    """Move the learning rate by a factor of 1.5 after each update to keep `approx_kl` within a factor of 2 of this; a
+    Keras schedule counts gradient steps."""
 
     def __post_init__(self):
         for name in ("rollout_length", "epochs", "num_minibatches"):
@@ -69,7 +70,9 @@ class PPO:
         validation.check_range(self, "value_coef", 0, float("inf"))
         validation.check_schedule(self, "clip_epsilon", 0, float("inf"), above=True)
         validation.check_schedule(self, "entropy_coef", 0, float("inf"))
-        for name in ("clip_value", "max_gradient_norm", "target_kl", "adaptive_kl"):
+        if self.adaptive_kl is not None:
+            validation.check_schedule(self, "adaptive_kl", 0, float("inf"), above=True)
+        for name in ("clip_value", "max_gradient_norm", "target_kl"):
             validation.check_range(self, name, 0, float("inf"), above=True, optional=True)
         validation.check_switch(self, "normalize_advantage")
         if self.rollout_length % self.num_minibatches:
@@ -92,7 +95,7 @@ class PPO:
             stop=None if self.target_kl is None else is_above("approx_kl", 1.5 * self.target_kl),
         )
         if self.adaptive_kl is not None:
-            factor = learning_rate_factor(metrics["approx_kl"], self.adaptive_kl)
+            factor = learning_rate_factor(metrics["approx_kl"], learner.scheduled(self.adaptive_kl))
             learner.scale_learning_rate(factor, lowest=1e-6, highest=1e-2)
         return {**metrics, **learner.mean(ops.critic_metrics, batch)}
 
@@ -143,7 +146,7 @@ def is_above(name: str, limit: float) -> Callable[[Metrics], tf.Tensor]:
     return lambda metrics: metrics[name] > limit
 
 
-def learning_rate_factor(approx_kl: tf.Tensor, target: float) -> tf.Tensor:
+def learning_rate_factor(approx_kl: tf.Tensor, target: tf.Tensor | float) -> tf.Tensor:
     """1/1.5 where the policy moved more than twice as far as asked, 1.5 where less than half as far, else 1.
 
     Source: the adaptive KL penalty of Schulman et al. 2017, section 4, on the learning rate instead of the penalty.

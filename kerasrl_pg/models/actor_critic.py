@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -136,7 +136,7 @@ class PolicyModel:
     ):
         check_observation_space(observation_space)
         self.model = model
-        self._network = fuse_preprocessing(model) if fused else model
+        self._fused = fuse_preprocessing(model) if fused else None
         self.observation_space = observation_space
         self.action_space = action_space
         self.parameter_size = distributions.parameter_size(action_space)
@@ -155,6 +155,10 @@ class PolicyModel:
         with keras.StatelessScope(state_mapping=draws):
             outputs = self._network(observation, training=True)
         return self._output(outputs)
+
+    @property
+    def _network(self) -> Callable[..., Any]:
+        return self._fused or self.model
 
     def _output(self, outputs) -> PolicyOutput:
         parameters, value = _policy_and_value(outputs)

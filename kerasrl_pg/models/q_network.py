@@ -151,16 +151,15 @@ class QPolicy:
     ):
         check_observation_space(observation_space)
         self.model = model
-        self._fused = fused
         self.observation_space = observation_space
         self.action_space = action_space
         self.epsilon = epsilon
         _check_output(model, observation_space, _num_actions(action_space))  # builds the model
-        self._network = fuse_preprocessing(model) if fused else model
+        self._fused = fuse_preprocessing(model) if fused else None
 
     def action_values(self, observation: Any, training: bool = False) -> tf.Tensor:
         """Q(s, ·) of `[B, *observation]`: [B, A] float32, in units of return; `training` turns dropout on."""
-        return tf.cast(self._network(observation, training=training)["action_values"], tf.float32)
+        return tf.cast((self._fused or self.model)(observation, training=training)["action_values"], tf.float32)
 
     def __call__(self, observation: Any, training: bool = False) -> PolicyOutput:
         """The ε-greedy distribution, and the best action's value."""
@@ -179,7 +178,7 @@ class QPolicy:
         """
         try:
             model = keras.models.clone_model(self.model)
-            copy = QPolicy(model, self.observation_space, self.action_space, self.epsilon, self._fused)
+            copy = QPolicy(model, self.observation_space, self.action_space, self.epsilon, bool(self._fused))
             model.set_weights(self.model.get_weights())
         except Exception as error:  # whatever a user's `__init__` raises; weights of other shapes
             raise ValueError(

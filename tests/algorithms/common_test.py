@@ -85,11 +85,10 @@ def test_a_hyperparameter_out_of_range_is_a_value_error_that_names_it(algorithm,
 
 
 @pytest.mark.parametrize("algorithm", POLICY_GRADIENTS)
-def test_a_schedule_is_for_the_clip_and_the_entropy_bonus_only(algorithm):
+def test_a_schedule_is_for_the_clip_the_entropy_bonus_and_the_adaptive_kl_only(algorithm):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 10)
-    assert PPO(clip_epsilon=schedule).clip_epsilon is schedule
-    assert PPO(entropy_coef=schedule).entropy_coef is schedule
-    for name in ("clip_epsilon", "entropy_coef"):
+    for name in ("clip_epsilon", "entropy_coef", "adaptive_kl"):
+        assert getattr(PPO(**{name: schedule}), name) is schedule
         with pytest.raises(ValueError, match=rf"{name} must stay in .* got -0\.1 at step 2147483647"):
             PPO(**{name: keras.optimizers.schedules.PolynomialDecay(0.2, 10, -0.1)})
     with pytest.raises(ValueError, match="discount must be"):

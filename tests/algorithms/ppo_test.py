@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -116,7 +118,7 @@ def test_a_target_kl_ends_the_update_early():
     assert tight["approx_kl"] > 0.5 * 1.5e-3  # the mean over both steps
 
 
-def learning_rate_after(kl: float, *, start: float, target: float = 0.01, updates: int = 1) -> float:
+def learning_rate_after(kl: float, *, start: float, target: Any = 0.01, updates: int = 1) -> float:
     """The learning rate after updates whose `approx_kl` is `kl`."""
     optimizer = keras.optimizers.SGD(start)
     learner = tabular_learner(np.zeros((1, 2)), [0.0], optimizer)
@@ -134,6 +136,14 @@ def learning_rate_after(kl: float, *, start: float, target: float = 0.01, update
 )
 def test_an_adaptive_kl_moves_the_learning_rate_by_half(kl, factor):
     assert learning_rate_after(kl, start=1e-3) == pytest.approx(1e-3 * factor, rel=1e-5)
+
+
+@pytest.mark.parametrize(("updates", "factor"), [(1, 1.5), (2, 1.0)])
+def test_an_adaptive_kl_may_fall(updates, factor):
+    """0.0045 is less than half of 0.01, and more than twice 0.002."""
+    falling = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.01, 0.002])
+    rate = learning_rate_after(0.0045, start=1e-3, target=falling, updates=updates)
+    assert rate == pytest.approx(1e-3 * factor, rel=1e-5)
 
 
 def test_an_adaptive_learning_rate_has_bounds():
