@@ -52,15 +52,16 @@ def fuse_preprocessing(model: keras.Model) -> Callable[..., Any]:
 
 def split_preprocessing(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
     """`model` in two, which share its layers: `[observation leaves] -> [encoded leaves] -> outputs`."""
-    inputs = getattr(model, "inputs", None)  # None of a subclassed model
-    if not inputs:
+    try:
+        inputs, outputs = model.inputs, model.output
+    except (AttributeError, ValueError):  # not functional: subclassed or Sequential
         return None
     layers = [layer for layer in model.layers if isinstance(layer, PREPROCESSING)]
     encoded = [_end_of_preprocessing(tensor, layers) for tensor in inputs]
     if all(end is start for end, start in zip(encoded, inputs, strict=True)):
         return None
     try:
-        return keras.Model(inputs, encoded), keras.Model(encoded, model.output)
+        return keras.Model(inputs, encoded), keras.Model(encoded, outputs)
     except ValueError:  # something else reads what is not yet preprocessed
         return None
 

@@ -110,8 +110,14 @@ class Subclassed(keras.Model):
 
 @pytest.mark.parametrize(
     "model",
-    [default_model(spaces.Box(-1, 1, (4,)), ACTIONS), reads_its_input_twice(), Subclassed()],
-    ids=["a vector", "a pixel read twice", "subclassed"],
+    [
+        default_model(spaces.Box(-1, 1, (4,)), ACTIONS),
+        reads_its_input_twice(),
+        Subclassed(),
+        keras.Sequential([keras.layers.Rescaling(0.5)]),
+        keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(0.5)]),
+    ],
+    ids=["a vector", "a pixel read twice", "subclassed", "sequential", "sequential with an input"],
 )
 def test_a_model_without_preprocessing_of_its_own_is_left_alone(model):
     assert fuse_preprocessing(model) is model
