@@ -64,6 +64,16 @@ CANDIDATES = {
         steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
     ),
     "800k-two-kls": Candidate(steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, last_kl=0.003, falling_entropy=True),
+    "700k-short-two-kls-99": Candidate(
+        steps=700_000,
+        learning_rate=3e-4,
+        adaptive_kl=0.01,
+        last_kl=0.003,
+        falling_entropy=True,
+        rollout_length=128,
+        num_minibatches=4,
+        discount=0.99,
+    ),
     "half-width": Candidate(width=0.5),
     "half-width-256": Candidate(width=0.5, features=256),
     "64-pixels": Candidate(size=64),

@@ -107,7 +107,7 @@ ROWS = {
         preset="pong-fast", seeds=(0, 1, 2), steps=1_000_000, target=20.0, save_policy=True, checkpoint=True
     ),
     "pong-ppo": Row(
-        preset="pong-ppo", seeds=(0,), steps=1_000_000, target=-20.0, judged_by="training", checkpoint=True
+        preset="pong-ppo", seeds=(0,), steps=3_000_000, target=-20.0, judged_by="training", checkpoint=True
     ),
     "doom-ppo": Row(preset="doom-ppo", seeds=(0,), steps=1_250_000, target=20.0, checkpoint=True),
     "doom-a2c": Row(preset="doom-a2c", seeds=(0,), steps=1_250_000, target=10.0, checkpoint=True),
