@@ -45,7 +45,7 @@ class Candidate:
     falling_kl: bool = False
     """`adaptive_kl` falls linearly to 0."""
     last_kl: float | None = None
-    """`adaptive_kl` of the last 15 % of the steps; None for the same."""
+    """`adaptive_kl` of the last third of the steps; None for the same."""
     width: float = 1.0
     """Share of the Nature network's channels."""
     features: int = 512
@@ -63,8 +63,16 @@ CANDIDATES = {
     "800k-falling": Candidate(
         steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
     ),
-    "800k-kl-drops": Candidate(
-        steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, last_kl=0.003, falling_entropy=True
+    "800k-two-kls": Candidate(steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, last_kl=0.003, falling_entropy=True),
+    "700k-short-two-kls-99": Candidate(
+        steps=700_000,
+        learning_rate=3e-4,
+        adaptive_kl=0.01,
+        last_kl=0.003,
+        falling_entropy=True,
+        rollout_length=128,
+        num_minibatches=4,
+        discount=0.99,
     ),
     "half-width": Candidate(width=0.5),
     "half-width-256": Candidate(width=0.5, features=256),
@@ -152,7 +160,7 @@ def settings_of(candidate: Candidate):
     if candidate.last_kl is not None:
         gradient_steps = candidate.steps // (candidate.num_envs * candidate.rollout_length)
         gradient_steps *= candidate.epochs * candidate.num_minibatches
-        two_kls = PiecewiseConstantDecay([85 * gradient_steps // 100], [candidate.adaptive_kl, candidate.last_kl])
+        two_kls = PiecewiseConstantDecay([2 * gradient_steps // 3], [candidate.adaptive_kl, candidate.last_kl])
         algorithm = dataclasses.replace(algorithm, adaptive_kl=two_kls)
     if candidate.adaptive_kl is not None:
         return algorithm, adam(candidate.learning_rate)
