@@ -27,7 +27,7 @@ PREPROCESSING = (
 def fuse_preprocessing(model: keras.Model) -> Callable[..., Any]:
     """`model` as a function `(observation, training) -> outputs` that does its preprocessing in one XLA program.
 
-    Only for training: a batch of another size is compiled anew, and what is exported must run without XLA.
+    Only for training: each size of a batch is compiled on its own, and what is exported must run without XLA.
 
     Args:
         model: any model; one that is not functional, or does not begin with preprocessing, is returned as it is.
@@ -72,10 +72,14 @@ def _end_of_preprocessing(tensor: keras.KerasTensor, layers: list[keras.Layer]) 
 
 
 def by_xla(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled by XLA inside of other compiled functions; called eagerly it runs as it is."""
+    """`function` compiled by XLA inside of other compiled functions, where all shapes are known; else as it is.
+
+    XLA would compile whole episodes anew for every length of theirs.
+    """
     compiled = tf.function(function, autograph=False, jit_compile=True)
 
     def call(*arguments: Any) -> Any:
-        return function(*arguments) if tf.executing_eagerly() else compiled(*arguments)
+        known = all(tensor.shape.is_fully_defined() for tensor in tf.nest.flatten(arguments))
+        return compiled(*arguments) if known and not tf.executing_eagerly() else function(*arguments)
 
     return call

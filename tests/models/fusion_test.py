@@ -158,3 +158,11 @@ def test_by_xla_compiles_in_a_graph_and_runs_as_it_is_outside_of_one():
     inner = [op for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
     assert len(inner) == 1
     assert inner[0].get_attr("_XlaMustCompile")
+
+
+def test_by_xla_leaves_alone_what_comes_in_any_length():
+    compiled = by_xla(lambda x: x + 1)
+    outer = tf.function(lambda x: compiled(x), autograph=False, input_signature=[tf.TensorSpec([None], tf.int32)])
+    assert outer(tf.constant([1, 2])).numpy().tolist() == [2, 3]
+    graph = outer.get_concrete_function().graph
+    assert not [op for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
