@@ -255,5 +255,6 @@ def _unit_interval(space: spaces.Space, tensor: keras.KerasTensor) -> keras.Kera
         if high - low > WIDEST_RANGE:
             return tensor
         scale = 1.0 / max(high - low, 1.0)
-        return keras.layers.Rescaling(scale, offset=-low * scale)(tensor)
+        # Not -low * scale, which may be -0.0: TensorFlow's cache of scalars would then give that for every 0.0.
+        return keras.layers.Rescaling(scale, offset=0.0 - low * scale)(tensor)
     return keras.layers.Rescaling(1.0)(tensor) if tensor_dtype(space) == np.uint8 else tensor

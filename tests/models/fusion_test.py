@@ -79,6 +79,12 @@ def test_eagerly_and_under_xla_it_is_the_model_as_well(model_and_space):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_preprocessing_leaves_zero_positive():
+    """An offset of -0.0 would stay in TensorFlow's cache of scalars, in the place of 0.0."""
+    default_model(PIXELS, ACTIONS)(batch_of(PIXELS))
+    assert not np.signbit(tf.constant(0.0).numpy())
+
+
 def test_statistics_that_change_are_seen():
     model = standardized(PIXELS, ACTIONS)
     network = tf.function(fuse_preprocessing(model), autograph=False)
