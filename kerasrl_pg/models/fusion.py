@@ -30,7 +30,8 @@ def fuse_preprocessing(model: keras.Model) -> Callable[..., Any]:
     Only for training: each size of a batch is compiled on its own, and what is exported must run without XLA.
 
     Args:
-        model: any model; one that is not functional, or does not begin with preprocessing, is returned as it is.
+        model: any model; one that is not functional, or does not begin with preprocessing, or of whose observation a
+            part needs none (as a vector beside a screen), is returned as it is.
 
     Example:
         >>> inputs = keras.Input((84, 84, 4), dtype="uint8")
@@ -58,8 +59,8 @@ def split_preprocessing(model: keras.Model) -> tuple[keras.Model, keras.Model] |
         return None
     layers = [layer for layer in model.layers if isinstance(layer, PREPROCESSING)]
     encoded = [_end_of_preprocessing(tensor, layers) for tensor in inputs]
-    if all(end is start for end, start in zip(encoded, inputs, strict=True)):
-        return None
+    if any(end is start for end, start in zip(encoded, inputs, strict=True)):
+        return None  # a part that is read as it is: Keras would change its place in the graph of `model`
     try:
         return keras.Model(inputs, encoded), keras.Model(encoded, outputs)
     except ValueError:  # something else reads what is not yet preprocessed

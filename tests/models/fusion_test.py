@@ -14,7 +14,8 @@ ACTIONS = spaces.Discrete(3)
 PIXELS = spaces.Box(0, 255, (4, 40, 40), np.uint8)
 RGB = spaces.Box(0, 255, (2, 36, 36, 3), np.uint8)
 GREY = spaces.Box(0, 255, (40, 40), np.uint8)
-DICT = spaces.Dict({"screen": PIXELS, "ammunition": spaces.Box(0, 26, (2,))})
+SCREEN_AND_VECTOR = spaces.Dict({"screen": PIXELS, "ammunition": spaces.Box(0, 26, (2,))})
+TWO_SCREENS = spaces.Dict({"screen": PIXELS, "map": GREY})
 
 
 def standardized(space, actions):
@@ -27,7 +28,7 @@ MODELS = {
     "colour": (default_model, RGB),
     "grey": (default_model, GREY),
     "action values": (q_network, PIXELS),
-    "dict": (default_model, DICT),
+    "two screens": (default_model, TWO_SCREENS),
 }
 
 
@@ -85,6 +86,16 @@ def test_preprocessing_leaves_zero_positive():
     assert not np.signbit(tf.constant(0.0).numpy())
 
 
+@pytest.mark.parametrize("space", [PIXELS, TWO_SCREENS, SCREEN_AND_VECTOR], ids=str)
+def test_the_model_itself_is_not_changed(space, tmp_path):
+    """Cutting a graph in two gives an input that both parts have a second place in it, and Keras cannot save it."""
+    model = default_model(space, ACTIONS)
+    before = model.get_config()
+    fuse_preprocessing(model)
+    assert model.get_config() == before
+    model.save(tmp_path / "model.keras")
+
+
 def test_statistics_that_change_are_seen():
     model = standardized(PIXELS, ACTIONS)
     network = tf.function(fuse_preprocessing(model), autograph=False)
@@ -118,12 +129,20 @@ class Subclassed(keras.Model):
     "model",
     [
         default_model(spaces.Box(-1, 1, (4,)), ACTIONS),
+        default_model(SCREEN_AND_VECTOR, ACTIONS),
         reads_its_input_twice(),
         Subclassed(),
         keras.Sequential([keras.layers.Rescaling(0.5)]),
         keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(0.5)]),
     ],
-    ids=["a vector", "a pixel read twice", "subclassed", "sequential", "sequential with an input"],
+    ids=[
+        "a vector",
+        "a vector beside a screen",
+        "a pixel read twice",
+        "subclassed",
+        "sequential",
+        "sequential with an input",
+    ],
 )
 def test_a_model_without_preprocessing_of_its_own_is_left_alone(model):
     assert fuse_preprocessing(model) is model
