@@ -1,6 +1,6 @@
 """What a gradient step of the Nature network costs by its parts, and what fusing the preprocessing and Adam saves.
 
-    python benchmarks/pixel_update.py             # two minutes on idle cores
+    python benchmarks/pixel_update.py             # half a minute on idle cores
 
 In bfloat16 where the processor has it, the batch sizes those of DQN, A2C, PPO and `pong-fast`; the last with
 standardised pixels. All variants of a batch size take turns. Writes `benchmarks/results/pixel_update.md`.

@@ -44,8 +44,6 @@ class Candidate:
     adaptive_kl: float | None = None
     falling_kl: bool = False
     """`adaptive_kl` falls linearly to 0."""
-    last_kl: float | None = None
-    """`adaptive_kl` of the last third of the steps; None for the same."""
     width: float = 1.0
     """Share of the Nature network's channels."""
     features: int = 512
@@ -62,17 +60,6 @@ CANDIDATES = {
     "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
     "800k-falling": Candidate(
         steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
-    ),
-    "800k-two-kls": Candidate(steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, last_kl=0.003, falling_entropy=True),
-    "700k-short-two-kls-99": Candidate(
-        steps=700_000,
-        learning_rate=3e-4,
-        adaptive_kl=0.01,
-        last_kl=0.003,
-        falling_entropy=True,
-        rollout_length=128,
-        num_minibatches=4,
-        discount=0.99,
     ),
     "half-width": Candidate(width=0.5),
     "half-width-256": Candidate(width=0.5, features=256),
@@ -134,11 +121,9 @@ def run(
 
 def settings_of(candidate: Candidate):
     """The candidate's algorithm and optimizer."""
-    from keras.optimizers.schedules import PiecewiseConstantDecay
-
     import kerasrl_pg as krl
     from kerasrl_pg.presets import linear_to_zero
-    from kerasrl_pg.settings import adam
+    from kerasrl_pg.settings import fused_adam
 
     algorithm = krl.PPO(
         rollout_length=candidate.rollout_length,
@@ -157,14 +142,10 @@ def settings_of(candidate: Candidate):
     if candidate.falling_kl:
         falling = linear_to_zero(candidate.adaptive_kl, candidate.steps, candidate.num_envs, algorithm)
         algorithm = dataclasses.replace(algorithm, adaptive_kl=falling)
-    if candidate.last_kl is not None:
-        gradient_steps = candidate.steps // (candidate.num_envs * candidate.rollout_length)
-        gradient_steps *= candidate.epochs * candidate.num_minibatches
-        two_kls = PiecewiseConstantDecay([2 * gradient_steps // 3], [candidate.adaptive_kl, candidate.last_kl])
-        algorithm = dataclasses.replace(algorithm, adaptive_kl=two_kls)
-    if candidate.adaptive_kl is not None:
-        return algorithm, adam(candidate.learning_rate)
-    return algorithm, adam(linear_to_zero(candidate.learning_rate, candidate.steps, candidate.num_envs, algorithm))
+    rate = candidate.learning_rate
+    if candidate.adaptive_kl is None:
+        rate = linear_to_zero(rate, candidate.steps, candidate.num_envs, algorithm)
+    return algorithm, fused_adam(rate)
 
 
 def network_of(candidate: Candidate):
