@@ -21,6 +21,7 @@ from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.evaluate import LONGEST_EPISODE, Evaluation, evaluate_policy
 from kerasrl_pg.learner import Learner
+from kerasrl_pg.models.fusion import for_training
 from kerasrl_pg.models.q_network import QPolicy
 from kerasrl_pg.policies import learns_action_values, policy_of
 from kerasrl_pg.q_learner import QLearner
@@ -72,9 +73,7 @@ class Agent:
         self.environment = environment
         self.strategy = strategy
         self.policy = policy_of(algorithm, model, observation_space, action_space)
-        # A strategy's replicas each trace the model with variables of their own, which a function inside it would mix.
-        trained = policy_of(algorithm, model, observation_space, action_space, fused=strategy is None)
-        self.learner = Learner(trained, optimizer, strategy)
+        self.learner = Learner(self._for_training(self.policy), optimizer, strategy)
         self.q_learner = QLearner(self.learner, self._frozen_copy()) if learns_action_values(algorithm) else None
         self._greedy, self._sampled = self._compile_act()
         self._begin(seed)
@@ -257,7 +256,11 @@ class Agent:
         if self.algorithm.target_every is None:
             return None
         with scope(self.strategy):
-            return self.learner.policy.copy()
+            return self._for_training(self.policy.copy())
+
+    def _for_training(self, policy: Any) -> Any:
+        # A strategy's replicas each trace the model with variables of their own, which a function inside it would mix.
+        return policy if self.strategy else for_training(policy)
 
     def _compile_act(self):
         specs = map_space(lambda leaf: tf.TensorSpec([None, *leaf.shape], tensor_dtype(leaf)), self.observation_space)

@@ -148,7 +148,7 @@ def _in_float32(policy: Policy) -> Policy:
         model.get_config(),
     )
     precise = copy.copy(policy)
-    precise.model = type(model).from_config(config)
+    precise.model = precise.network = type(model).from_config(config)
     precise.model.set_weights(model.get_weights())
     return precise
 

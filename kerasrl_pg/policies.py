@@ -16,19 +16,13 @@ def learns_action_values(algorithm: Any) -> bool:
     return getattr(algorithm, "learns_action_values", False)
 
 
-def policy_of(
-    algorithm: Any,
-    model: keras.Model,
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
-    fused: bool = False,
-) -> Any:
-    """What the algorithm's losses see of the model; with its preprocessing `fused` in training."""
+def policy_of(algorithm: Any, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space) -> Any:
+    """What the algorithm's losses see of the model."""
     if learns_action_values(algorithm):
         epsilon = algorithm.epsilon
         last = epsilon(2**31 - 1) if callable(epsilon) else epsilon
-        return QPolicy(model, observation_space, action_space, float(last), fused)
-    policy = PolicyModel(model, observation_space, action_space, fused)
+        return QPolicy(model, observation_space, action_space, float(last))
+    policy = PolicyModel(model, observation_space, action_space)
     if hasattr(algorithm, "value_coef") and not policy.has_value:
         raise ValueError(
             f'{type(algorithm).__name__} learns values: the model must have an output "value" [B, 1]; '

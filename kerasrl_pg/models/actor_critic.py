@@ -13,7 +13,6 @@ from gymnasium import spaces
 from kerasrl_pg import seeding
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
-from kerasrl_pg.models.fusion import fuse_preprocessing
 from kerasrl_pg.models.preprocessing import ValueDenormalizer
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.ops import distributions
@@ -115,7 +114,6 @@ class PolicyModel:
             `(policy, value)`, or `{"policy": ...}` alone.
         observation_space: of one environment.
         action_space: of one environment.
-        fused: call the model with its preprocessing fused, which is for training (`fuse_preprocessing`).
 
     Raises:
         ValueError: outputs of other names, numbers or shapes.
@@ -127,16 +125,10 @@ class PolicyModel:
         TensorShape([5])
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        fused: bool = False,
-    ):
+    def __init__(self, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space):
         check_observation_space(observation_space)
         self.model = model
-        self._fused = fuse_preprocessing(model) if fused else None
+        self.network: Callable[..., Any] = model  # in training with its preprocessing fused
         self.observation_space = observation_space
         self.action_space = action_space
         self.parameter_size = distributions.parameter_size(action_space)
@@ -144,7 +136,7 @@ class PolicyModel:
 
     def __call__(self, observation, training: bool = False) -> PolicyOutput:
         """The distribution and value for `[B, *observation]`; `training` turns dropout on."""
-        return self._output(self._network(observation, training=training))
+        return self._output(self.network(observation, training=training))
 
     def explore(self, observation, seed: tf.Tensor) -> PolicyOutput:
         """As `policy(observation, training=True)`, with dropout's masks drawn from `seed` [2] int32.
@@ -153,12 +145,8 @@ class PolicyModel:
         """
         draws = [(state, tf.cast(draw, state.dtype)) for state, draw in _random_states(self.model, seed)]
         with keras.StatelessScope(state_mapping=draws):
-            outputs = self._network(observation, training=True)
+            outputs = self.network(observation, training=True)
         return self._output(outputs)
-
-    @property
-    def _network(self) -> Callable[..., Any]:
-        return self._fused or self.model
 
     def _output(self, outputs) -> PolicyOutput:
         parameters, value = _policy_and_value(outputs)

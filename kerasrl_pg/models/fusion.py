@@ -6,6 +6,7 @@ cast, scale, transpose, standardise, clip, cast. XLA does all of it in one pass.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,13 @@ def fuse_preprocessing(model: keras.Model) -> Callable[..., Any]:
         return rest(fused(tf.nest.flatten(observation)), training=training)
 
     return network
+
+
+def for_training(policy: Any) -> Any:
+    """`policy`, a `PolicyModel` or `QPolicy`, as training calls it: the same network, its preprocessing fused."""
+    trained = copy.copy(policy)
+    trained.network = fuse_preprocessing(policy.model)
+    return trained
 
 
 def split_preprocessing(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,7 +13,6 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.actor_critic import PolicyOutput, reseed
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
-from kerasrl_pg.models.fusion import fuse_preprocessing
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.spaces import check_observation_space
 
@@ -126,7 +126,6 @@ class QPolicy:
         observation_space: of one environment.
         action_space: of one environment, Discrete.
         epsilon: exploration rate of the actions that are drawn from it once it is trained.
-        fused: call the model with its preprocessing fused, which is for training (`fuse_preprocessing`).
 
     Raises:
         TypeError: the action space is not Discrete.
@@ -141,25 +140,18 @@ class QPolicy:
 
     has_value = True
 
-    def __init__(
-        self,
-        model: keras.Model,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        epsilon: float,
-        fused: bool = False,
-    ):
+    def __init__(self, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space, epsilon: float):
         check_observation_space(observation_space)
         self.model = model
         self.observation_space = observation_space
         self.action_space = action_space
         self.epsilon = epsilon
-        _check_output(model, observation_space, _num_actions(action_space))  # builds the model
-        self._fused = fuse_preprocessing(model) if fused else None
+        self.network: Callable[..., Any] = model  # in training with its preprocessing fused
+        _check_output(model, observation_space, _num_actions(action_space))
 
     def action_values(self, observation: Any, training: bool = False) -> tf.Tensor:
         """Q(s, ·) of `[B, *observation]`: [B, A] float32, in units of return; `training` turns dropout on."""
-        return tf.cast((self._fused or self.model)(observation, training=training)["action_values"], tf.float32)
+        return tf.cast(self.network(observation, training=training)["action_values"], tf.float32)
 
     def __call__(self, observation: Any, training: bool = False) -> PolicyOutput:
         """The ε-greedy distribution, and the best action's value."""
@@ -178,7 +170,7 @@ class QPolicy:
         """
         try:
             model = keras.models.clone_model(self.model)
-            copy = QPolicy(model, self.observation_space, self.action_space, self.epsilon, bool(self._fused))
+            copy = QPolicy(model, self.observation_space, self.action_space, self.epsilon)  # its check builds the model
             model.set_weights(self.model.get_weights())
         except Exception as error:  # whatever a user's `__init__` raises; weights of other shapes
             raise ValueError(
