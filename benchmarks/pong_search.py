@@ -20,6 +20,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from kerasrl_pg.presets import PONG_FIELD
+
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "pong_search"
 CHECKPOINTS = HERE.parent / "runs" / "pong_search"
@@ -30,12 +32,12 @@ TARGET = 20.0
 class Candidate:
     """What is tried; whatever is not named here is as in the preset `pong-fast`."""
 
-    steps: int = 1_000_000
+    steps: int = 800_000
     num_envs: int = 24
-    rollout_length: int = 256
+    rollout_length: int = 128
     epochs: int = 3
-    num_minibatches: int = 8
-    discount: float = 0.999
+    num_minibatches: int = 4
+    discount: float = 0.99
     entropy_coef: float = 0.01
     falling_entropy: bool = False
     """`entropy_coef` falls linearly to 0 as well."""
@@ -49,26 +51,30 @@ class Candidate:
     features: int = 512
     size: int = 84
     """Height and width of a frame, in pixels."""
+    stack: int = 4
+    """Frames in an observation."""
+    screen_crop: tuple[int, int, int, int] | None = None
+    """Region of the screen that is made small."""
+    crop: tuple[int, int, int, int] | None = PONG_FIELD
+    """Region of the frame that the network sees."""
     normalize: bool = True
     """Standardise pixels and value targets by running statistics."""
 
 
 CANDIDATES = {
     "preset": Candidate(),
-    "700k": Candidate(steps=700_000),
-    "700k-falling-entropy": Candidate(steps=700_000, falling_entropy=True),
-    "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
-    "800k-falling": Candidate(
-        steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
-    ),
-    "half-width": Candidate(width=0.5),
-    "half-width-256": Candidate(width=0.5, features=256),
-    "64-pixels": Candidate(size=64),
+    "600k": Candidate(steps=600_000),
+    "whole-frames": Candidate(crop=None),
+    "whole-frames-64": Candidate(crop=None, size=64),
+    "field-60": Candidate(crop=None, screen_crop=(26, 196, 12, 148), size=60),
+    "discount-999": Candidate(discount=0.999),
+    "long-rollouts": Candidate(rollout_length=256, num_minibatches=8),
+    "2-frames": Candidate(stack=2),
     "2-epochs": Candidate(epochs=2),
-    "discount-99": Candidate(discount=0.99),
-    "short-rollouts": Candidate(rollout_length=128, num_minibatches=4),
+    "half-width": Candidate(width=0.5),
+    "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
     "plain-inputs": Candidate(normalize=False),
-    "16-envs": Candidate(num_envs=16),
+    "48-envs": Candidate(num_envs=48, rollout_length=64),
 }
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -93,7 +99,7 @@ def run(
         optimizer=optimizer,
         model=network_of(candidate),
         mixed_precision="auto",
-        protocol=krl.AtariProtocol(size=candidate.size),
+        protocol=krl.AtariProtocol(size=candidate.size, stack=candidate.stack, crop=candidate.screen_crop),
         num_envs=candidate.num_envs,
         steps=candidate.steps,
         stop_return=TARGET,
@@ -157,6 +163,7 @@ def network_of(candidate: Candidate):
             observation_space,
             action_space,
             trunk=nature_conv_trunk(activation="elu", width=candidate.width, features=candidate.features, seed=seed),
+            crop=candidate.crop,
             normalize_observation=candidate.normalize,
             normalize_value=candidate.normalize,
             seed=seed,
