@@ -1,9 +1,10 @@
-"""What a gradient step of the Nature network costs by its parts, and what fusing the preprocessing and Adam saves.
+"""What the Nature network costs by its parts: what fusing preprocessing and Adam, and casting weights once, save.
 
     python benchmarks/pixel_update.py             # half a minute on idle cores
 
 In bfloat16 where the processor has it, the batch sizes those of DQN, A2C, PPO and `pong-fast`; the last with
-standardised pixels. All variants of a batch size take turns. Writes `benchmarks/results/pixel_update.md`.
+standardised pixels of the field alone. All variants of a batch size take turns. Writes
+`benchmarks/results/pixel_update.md`.
 """
 
 from __future__ import annotations
@@ -22,19 +23,26 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg.document_presets import standardized_convolutions
 from kerasrl_pg.models import default_model
 from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
-from kerasrl_pg.models.precision import mixed_precision_policy
+from kerasrl_pg.models.precision import clone_to_look_at, copy_weights, mixed_precision_policy
 from kerasrl_pg.optimizers import FusedAdam
+from kerasrl_pg.presets import PRESETS
 
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 ACTIONS = spaces.Discrete(6)
-WORK: dict[str, tuple[Callable[..., keras.Model], int]] = {
+FIELD = PRESETS["pong-fast"].build(1, 1).model
+Work = dict[str, tuple[Callable[..., keras.Model], int]]
+LEARNING: Work = {
     "32 (DQN)": (default_model, 32),
     "80 (A2C)": (default_model, 80),
     "256 (PPO)": (default_model, 256),
-    "768, standardised (`pong-fast`)": (standardized_convolutions, 768),
+    "768, standardised (`pong-fast`)": (FIELD, 768),
+}
+ACTING: Work = {
+    "8 (PPO, DQN)": (default_model, 8),
+    "16 (A2C)": (default_model, 16),
+    "24, standardised (`pong-fast`)": (FIELD, 24),
 }
 REPEATS = 40
 HEADER = """# A gradient step on pixels, by its parts
@@ -44,26 +52,37 @@ operation, *fused* one XLA program; a gradient step is forward, backward, clippi
 
 | batch | preprocessing: plain | fused | forward: fused | step: plain | preprocessing fused | Adam fused as well |
 |---|---|---|---|---|---|---|"""
+ACTING_HEADER = """
+## Acting
+
+In mixed precision the weights are float32 and the arithmetic is bfloat16: either every call casts the weights, or a
+copy of the network, which acts, is given cast weights once a rollout.
+
+| observations | a call that casts | a call of the copy | the copying |
+|---|---|---|---|"""
 
 
 def main() -> None:
     """Measure, print and write the table."""
     lines = [HEADER]
-    for name, (build, batch) in WORK.items():
-        medians = milliseconds(build, batch)
-        lines.append(f"| {name} | {' | '.join(f'{median:.1f}' for median in medians)} |")
+    lines += [line_of(name, learning(*work)) for name, work in LEARNING.items()]
+    lines.append(ACTING_HEADER)
+    lines += [line_of(name, acting(*work)) for name, work in ACTING.items()]
     (pathlib.Path(__file__).resolve().parent / "results" / "pixel_update.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
-def milliseconds(build: Callable[..., keras.Model], batch: int) -> list[float]:
-    """One median for each column of the table."""
-    with mixed_precision_policy("auto"):
-        model = build(FRAMES, ACTIONS, seed=0)
+def line_of(name: str, medians: list[float]) -> str:
+    """One line of a table."""
+    return f"| {name} | {' | '.join(f'{median:.1f}' for median in medians)} |"
+
+
+def learning(build: Callable[..., keras.Model], batch: int) -> list[float]:
+    """The columns of the first table."""
+    model = model_of(build)
     parts = split_preprocessing(model)
     assert parts is not None
     front, fused = parts[0], fuse_preprocessing(model)
-    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (batch, *FRAMES.shape), np.uint8))
     functions = [
         lambda pixels: front([pixels]),
         lambda pixels: by_xla(front)([pixels]),
@@ -72,6 +91,30 @@ def milliseconds(build: Callable[..., keras.Model], batch: int) -> list[float]:
         gradient_step(fused, model, keras.optimizers.Adam(1e-4)),
         gradient_step(fused, model, FusedAdam(1e-4)),
     ]
+    return milliseconds(functions, batch)
+
+
+def acting(build: Callable[..., keras.Model], batch: int) -> list[float]:
+    """The columns of the second table."""
+    model = model_of(build)
+    copy = clone_to_look_at(model)
+
+    def copying(pixels):
+        copy_weights(model, copy)
+        return pixels[0, 0, 0, 0]
+
+    return milliseconds([fuse_preprocessing(model), fuse_preprocessing(copy), copying], batch)
+
+
+def model_of(build: Callable[..., keras.Model]) -> keras.Model:
+    """As the presets have it."""
+    with mixed_precision_policy("auto"):
+        return build(FRAMES, ACTIONS, seed=0)
+
+
+def milliseconds(functions: list[Callable[..., Any]], batch: int) -> list[float]:
+    """The median of each function of `batch` observations, compiled as a graph, the functions taking turns."""
+    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (batch, *FRAMES.shape), np.uint8))
     compiled = [tf.function(function, autograph=False) for function in functions]
     times: list[list[float]] = [[] for _ in compiled]
     for repeat in range(-2, REPEATS):
