@@ -25,7 +25,7 @@ from gymnasium import spaces
 
 from kerasrl_pg.models import default_model
 from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
-from kerasrl_pg.models.precision import clone_to_look_at, copy_weights, mixed_precision_policy
+from kerasrl_pg.models.precision import clone_for_inference, copy_weights, mixed_precision_policy
 from kerasrl_pg.optimizers import FusedAdam
 from kerasrl_pg.presets import PRESETS
 
@@ -97,7 +97,7 @@ def learning(build: Callable[..., keras.Model], batch: int) -> list[float]:
 def acting(build: Callable[..., keras.Model], batch: int) -> list[float]:
     """The columns of the second table."""
     model = model_of(build)
-    copy = clone_to_look_at(model)
+    copy = clone_for_inference(model)
 
     def copying(pixels):
         copy_weights(model, copy)

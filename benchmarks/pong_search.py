@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -32,7 +32,7 @@ TARGET = 20.0
 class Candidate:
     """What is tried; whatever is not named here is as in the preset `pong-fast`."""
 
-    steps: int = 800_000
+    steps: int = 1_000_000
     num_envs: int = 24
     rollout_length: int = 128
     epochs: int = 3
@@ -61,20 +61,25 @@ class Candidate:
     """Standardise pixels and value targets by running statistics."""
 
 
+BEFORE: dict[str, Any] = {"rollout_length": 256, "num_minibatches": 8, "discount": 0.999, "crop": None}
+"""As `pong-fast` was before it looked at the field alone."""
+
 CANDIDATES = {
     "preset": Candidate(),
-    "600k": Candidate(steps=600_000),
     "whole-frames": Candidate(crop=None),
-    "whole-frames-64": Candidate(crop=None, size=64),
-    "field-60": Candidate(crop=None, screen_crop=(26, 196, 12, 148), size=60),
     "discount-999": Candidate(discount=0.999),
     "long-rollouts": Candidate(rollout_length=256, num_minibatches=8),
-    "2-frames": Candidate(stack=2),
+    "falling-entropy": Candidate(falling_entropy=True),
     "2-epochs": Candidate(epochs=2),
+    "2-frames": Candidate(stack=2),
     "half-width": Candidate(width=0.5),
-    "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
-    "plain-inputs": Candidate(normalize=False),
     "48-envs": Candidate(num_envs=48, rollout_length=64),
+    "field-60": Candidate(crop=None, screen_crop=(26, 196, 12, 148), size=60),
+    "64-pixels-stack-2": Candidate(steps=1_300_000, size=64, stack=2, **BEFORE),
+    "700k-falling-entropy": Candidate(steps=700_000, falling_entropy=True, **BEFORE),
+    "800k-falling": Candidate(
+        steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True, **BEFORE
+    ),
 }
 
 app = typer.Typer(add_completion=False, help=__doc__)

@@ -14,7 +14,7 @@ from kerasrl_pg import seeding
 from kerasrl_pg.frames import Crop
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
-from kerasrl_pg.models.precision import clone_to_look_at, copy_weights
+from kerasrl_pg.models.precision import clone_for_inference, copy_weights
 from kerasrl_pg.models.preprocessing import ValueDenormalizer
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.ops import distributions
@@ -173,7 +173,7 @@ class PolicyModel:
         Raises:
             Exception: whatever a subclassed model raises that Keras cannot copy.
         """
-        model = clone_to_look_at(self.model)
+        model = clone_for_inference(self.model)
         copy = PolicyModel(model, self.observation_space, self.action_space)  # its check builds the model
         copy.follow(self)
         return copy

@@ -54,7 +54,7 @@ def has_fast_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def clone_to_look_at(model: keras.Model) -> keras.Model:
+def clone_for_inference(model: keras.Model) -> keras.Model:
     """A clone to compute with and not to train: each layer keeps its weights in the precision that it computes in.
 
     In mixed precision a layer casts its float32 weights at every call, which for the million weights behind an image
@@ -70,13 +70,14 @@ def clone_to_look_at(model: keras.Model) -> keras.Model:
     Example:
         >>> with dtype_policy("mixed_bfloat16"):
         ...     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-        >>> [weight.dtype for weight in clone_to_look_at(model).weights]
+        >>> [weight.dtype for weight in clone_for_inference(model).weights]
         ['bfloat16', 'bfloat16']
     """
     try:
         return keras.models.clone_model(model, clone_function=_in_compute_precision, recursive=True)
     except ValueError:  # subclassed: Keras makes it anew as a whole
-        return keras.models.clone_model(model)
+        with dtype_policy(model.dtype_policy.name):
+            return keras.models.clone_model(model)
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -100,4 +101,5 @@ def _in_compute_precision(layer: keras.layers.Layer) -> keras.layers.Layer:
         config["dtype"] = layer.compute_dtype
         # Some initializers know no bfloat16, and all weights are overwritten.
         config |= {key: "zeros" for key in config if key.endswith("_initializer")}
-    return type(layer).from_config(config)
+    with dtype_policy(layer.dtype_policy.name):  # of layers whose configuration does not say it
+        return type(layer).from_config(config)

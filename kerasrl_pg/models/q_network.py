@@ -13,7 +13,7 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.actor_critic import PolicyOutput, reseed
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
-from kerasrl_pg.models.precision import clone_to_look_at, copy_weights
+from kerasrl_pg.models.precision import clone_for_inference, copy_weights
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.spaces import check_observation_space
 
@@ -170,7 +170,7 @@ class QPolicy:
             ValueError: a subclassed model that Keras cannot copy.
         """
         try:
-            model = clone_to_look_at(self.model)
+            model = clone_for_inference(self.model)
             copy = QPolicy(model, self.observation_space, self.action_space, self.epsilon)  # its check builds the model
             copy.follow(self)
         except Exception as error:  # whatever a user's `__init__` raises; weights of other shapes

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from kerasrl_pg.models import actor_critic, default_model, dueling_q_network
-from kerasrl_pg.models.precision import clone_to_look_at, copy_weights, is_mixed, mixed_precision_policy
+from kerasrl_pg.models.precision import clone_for_inference, copy_weights, is_mixed, mixed_precision_policy
 
 PIXELS = spaces.Box(0, 255, (4, 48, 48), np.uint8)
 VECTOR = spaces.Box(-1, 1, (4,))
@@ -52,7 +52,7 @@ def test_a_clone_gives_the_same_outputs_bit_for_bit(build):
     model = mixed(build, PIXELS, ACTIONS)
     rng = np.random.default_rng(1)
     model.set_weights([weight + rng.uniform(0, 0.1, weight.shape) for weight in model.get_weights()])
-    clone = clone_to_look_at(model)
+    clone = clone_for_inference(model)
     copy_weights(model, clone)
     assert_same_outputs(model, clone)
     assert not is_mixed(clone)
@@ -60,15 +60,15 @@ def test_a_clone_gives_the_same_outputs_bit_for_bit(build):
 
 def test_only_what_computes_in_bfloat16_is_kept_in_it():
     model = mixed(standardized, PIXELS, ACTIONS)
-    kept = [weight.dtype for weight in clone_to_look_at(model).trainable_weights]
+    kept = [weight.dtype for weight in clone_for_inference(model).trainable_weights]
     assert kept == ["bfloat16"] * 8 + ["float32"] * 4  # three convolutions and a dense layer; two heads
-    statistics = [weight.dtype for weight in clone_to_look_at(model).non_trainable_weights]
+    statistics = [weight.dtype for weight in clone_for_inference(model).non_trainable_weights]
     assert statistics == ["float32"] * 6
 
 
 def test_a_clone_follows_only_when_told():
     model = mixed(default_model, PIXELS, ACTIONS)
-    clone = clone_to_look_at(model)
+    clone = clone_for_inference(model)
     copy_weights(model, clone)
     before = outputs(clone)
     model.set_weights([weight + 0.01 for weight in model.get_weights()])
@@ -81,16 +81,24 @@ def test_a_clone_follows_only_when_told():
 def test_a_model_in_float32_is_cloned_as_it_is():
     model = default_model(VECTOR, ACTIONS)
     assert not is_mixed(model)
-    clone = clone_to_look_at(model)
+    clone = clone_for_inference(model)
     copy_weights(model, clone)
     assert {weight.dtype for weight in clone.weights} == {"float32"}
     assert_same_outputs(model, clone, VECTOR)
 
 
-def test_a_subclassed_model_is_made_anew_by_its_own_configuration():
-    model = Subclassed()
+def inside_of_another():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(2)(Subclassed()(inputs)))
+
+
+@pytest.mark.parametrize("build", [Subclassed, inside_of_another])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_subclassed_model_is_made_anew_and_computes_in_the_same_precision(build, precision):
+    with mixed_precision_policy(precision):
+        model = build()
     model(np.zeros((1, 4), np.float32))
-    clone = clone_to_look_at(model)
+    clone = clone_for_inference(model)
     clone(np.zeros((1, 4), np.float32))
     copy_weights(model, clone)
     assert_same_outputs(model, clone, VECTOR)
