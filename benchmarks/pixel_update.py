@@ -3,7 +3,7 @@
     python benchmarks/pixel_update.py             # half a minute on idle cores
 
 In bfloat16 where the processor has it, the batch sizes those of DQN, A2C, PPO and `pong-fast`; the last with
-standardised pixels of the field alone. All variants of a batch size take turns. Writes
+standardised pixels. All variants of a batch size take turns. Writes
 `benchmarks/results/pixel_update.md`.
 """
 
@@ -23,26 +23,25 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
+from kerasrl_pg.document_presets import standardized_convolutions
 from kerasrl_pg.models import default_model
 from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
 from kerasrl_pg.models.precision import clone_for_inference, copy_weights, mixed_precision_policy
 from kerasrl_pg.optimizers import FusedAdam
-from kerasrl_pg.presets import PRESETS
 
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 ACTIONS = spaces.Discrete(6)
-FIELD = PRESETS["pong-fast"].build(1, 1).model
 Work = dict[str, tuple[Callable[..., keras.Model], int]]
 LEARNING: Work = {
     "32 (DQN)": (default_model, 32),
     "80 (A2C)": (default_model, 80),
     "256 (PPO)": (default_model, 256),
-    "768, standardised (`pong-fast`)": (FIELD, 768),
+    "768, standardised (`pong-fast`)": (standardized_convolutions, 768),
 }
 ACTING: Work = {
     "8 (PPO, DQN)": (default_model, 8),
     "16 (A2C)": (default_model, 16),
-    "24, standardised (`pong-fast`)": (FIELD, 24),
+    "24, standardised (`pong-fast`)": (standardized_convolutions, 24),
 }
 REPEATS = 40
 HEADER = """# A gradient step on pixels, by its parts

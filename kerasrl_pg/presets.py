@@ -16,7 +16,6 @@ from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradie
 from kerasrl_pg.document_presets import DOCUMENT_PRESETS, standardized_convolutions
 from kerasrl_pg.envs.doom import DoomProtocol
 from kerasrl_pg.models import actor_critic, mlp_trunk, q_network
-from kerasrl_pg.models.preprocessing import image_shape
 from kerasrl_pg.settings import Preset, Settings, adam, fused_adam
 from kerasrl_pg.value_presets import VALUE_PRESETS
 
@@ -96,36 +95,19 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=algorithm, optimizer=fused_adam(2.5e-4), mixed_precision="auto")
 
 
-PONG_FIELD = (12, 80, 8, 76)
-"""The field of Pong on a standard frame of 84 x 84, from paddle to paddle, without the score: 0.65 of the pixels.
-
-68 pixels is what the Nature network's strides see whole."""
-
-
-def _pong_model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
-    """Of standard frames the field; frames of another size whole."""
-    standard = image_shape(observation_space) == (84, 84)
-    return standardized_convolutions(observation_space, action_space, seed, crop=PONG_FIELD if standard else None)
-
-
 def _pong_fast(steps: int, num_envs: int) -> Settings:
     algorithm = PPO(
-        rollout_length=128,
+        rollout_length=256,
         epochs=3,
-        num_minibatches=4,
+        num_minibatches=8,
+        discount=0.999,
         clip_epsilon=0.2,
         value_coef=1.0,
         entropy_coef=0.01,
         max_gradient_norm=10.0,
     )
     optimizer = fused_adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
-    return Settings(
-        algorithm=algorithm,
-        optimizer=optimizer,
-        model=_pong_model,
-        needs_whole_frames=True,
-        mixed_precision="auto",
-    )
+    return Settings(algorithm=algorithm, optimizer=optimizer, model=standardized_convolutions, mixed_precision="auto")
 
 
 DOOM: dict[str, Any] = {

@@ -14,7 +14,7 @@ ACTIONS = spaces.Discrete(3)
 
 
 def standardized(space, actions):
-    return actor_critic(space, actions, crop=(4, 44, 4, 44), normalize_observation=True, normalize_value=True)
+    return actor_critic(space, actions, normalize_observation=True, normalize_value=True)
 
 
 class Subclassed(keras.Model):
