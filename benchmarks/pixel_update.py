@@ -1,4 +1,4 @@
-"""What the Nature network costs by its parts: what fusing preprocessing and Adam, and casting weights once, save.
+"""What the Nature network costs by its parts: what fusing preprocessing and Adam saves, and what casting weights costs.
 
     python benchmarks/pixel_update.py             # half a minute on idle cores
 
@@ -26,7 +26,7 @@ from gymnasium import spaces
 from kerasrl_pg.document_presets import standardized_convolutions
 from kerasrl_pg.models import default_model
 from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
-from kerasrl_pg.models.precision import clone_for_inference, copy_weights, mixed_precision_policy
+from kerasrl_pg.models.precision import mixed_precision_policy
 from kerasrl_pg.optimizers import FusedAdam
 
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -54,8 +54,8 @@ operation, *fused* one XLA program; a gradient step is forward, backward, clippi
 ACTING_HEADER = """
 ## Acting
 
-In mixed precision the weights are float32 and the arithmetic is bfloat16: either every call casts the weights, or a
-copy of the network, which acts, is given cast weights once a rollout.
+In mixed precision the weights are float32 and the arithmetic is bfloat16: either every call casts the weights, as in
+this library, or a copy of the network, which would act, is given cast weights once a rollout.
 
 | observations | a call that casts | a call of the copy | the copying |
 |---|---|---|---|"""
@@ -96,13 +96,21 @@ def learning(build: Callable[..., keras.Model], batch: int) -> list[float]:
 def acting(build: Callable[..., keras.Model], batch: int) -> list[float]:
     """The columns of the second table."""
     model = model_of(build)
-    copy = clone_for_inference(model)
+    copy = keras.models.clone_model(model, clone_function=in_compute_precision, recursive=True)
 
     def copying(pixels):
-        copy_weights(model, copy)
+        for old, new in zip(copy.weights, model.weights, strict=True):
+            old.assign(tf.cast(tf.convert_to_tensor(new), old.dtype))
         return pixels[0, 0, 0, 0]
 
     return milliseconds([fuse_preprocessing(model), fuse_preprocessing(copy), copying], batch)
+
+
+def in_compute_precision(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The same layer, its weights in the precision in which it computes."""
+    config = {**layer.get_config(), "dtype": layer.compute_dtype}
+    # Orthogonal matrices are not drawn in bfloat16, and all weights are overwritten.
+    return type(layer).from_config(config | {key: "zeros" for key in config if key.endswith("_initializer")})
 
 
 def model_of(build: Callable[..., keras.Model]) -> keras.Model:

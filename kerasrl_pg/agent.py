@@ -314,9 +314,7 @@ class Agent:
         (directory / "agent.json").write_text(json.dumps(description, indent=1))
         state: dict[str, Any] = {f"environment_{i}": leaf for i, leaf in enumerate(self.environment_state or [])}
         if self.q_learner is not None and self.q_learner.target is not None:
-            for i, leaf in enumerate(self.q_learner.target.model.get_weights()):
-                # NumPy's files know no bfloat16.
-                state[f"target_{i}"] = leaf.astype(np.float32) if leaf.dtype.name == "bfloat16" else leaf
+            state |= {f"target_{i}": leaf for i, leaf in enumerate(self.q_learner.target.model.get_weights())}
         if self.replay is not None:
             np.savez(directory / "replay.npz", **self.replay.arrays())
         np.savez(

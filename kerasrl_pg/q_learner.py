@@ -36,7 +36,8 @@ class QLearner:
     def copy_to_target(self) -> None:
         """Make the frozen network equal to the one that learns."""
         assert self.target is not None
-        self.target.follow(self.learner.policy)
+        for frozen, variable in zip(self.target.model.weights, self.learner.policy.model.weights, strict=True):
+            frozen.assign(tf.convert_to_tensor(variable))
 
     def descend_transitions(
         self, loss: QLoss, transitions: Transitions, *, max_gradient_norm: float | None = None

@@ -13,7 +13,6 @@ from gymnasium import spaces
 from kerasrl_pg import seeding
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
-from kerasrl_pg.models.precision import clone_for_inference, copy_weights
 from kerasrl_pg.models.preprocessing import ValueDenormalizer
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.ops import distributions
@@ -160,21 +159,6 @@ class PolicyModel:
     def reseed(self, seed: tf.Tensor) -> None:
         """See `models.actor_critic.reseed`."""
         reseed(self.model, seed)
-
-    def copy(self) -> PolicyModel:
-        """The same policy by a network with variables of its own, to act with and not to train.
-
-        Raises:
-            Exception: whatever a subclassed model raises that Keras cannot copy.
-        """
-        model = clone_for_inference(self.model)
-        copy = PolicyModel(model, self.observation_space, self.action_space)  # its check builds the model
-        copy.follow(self)
-        return copy
-
-    def follow(self, policy: PolicyModel) -> None:
-        """Take over the weights of the policy that this one is a `copy` of."""
-        copy_weights(policy.model, self.model)
 
     @property
     def value_scale(self) -> tf.Tensor | float:

@@ -13,7 +13,6 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.actor_critic import PolicyOutput, reseed
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
-from kerasrl_pg.models.precision import clone_for_inference, copy_weights
 from kerasrl_pg.models.trunks import mlp_trunk
 from kerasrl_pg.spaces import check_observation_space
 
@@ -170,19 +169,15 @@ class QPolicy:
             ValueError: a subclassed model that Keras cannot copy.
         """
         try:
-            model = clone_for_inference(self.model)
+            model = keras.models.clone_model(self.model)
             copy = QPolicy(model, self.observation_space, self.action_space, self.epsilon)  # its check builds the model
-            copy.follow(self)
+            model.set_weights(self.model.get_weights())
         except Exception as error:  # whatever a user's `__init__` raises; weights of other shapes
             raise ValueError(
                 f"the target network is a copy of the model, and {self.model.name!r} cannot be copied: let its "
                 "__init__ take **kwargs and give it a get_config, or learn without a target network"
             ) from error
         return copy
-
-    def follow(self, policy: QPolicy) -> None:
-        """Take over the weights of the policy that this one is a `copy` of."""
-        copy_weights(policy.model, self.model)
 
 
 def _trunk(observation_space: spaces.Space, trunk: keras.Model | None, seed: int, num_heads: int):

@@ -18,7 +18,6 @@ from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.spaces import map_observation, map_space, tensor_dtype
-from kerasrl_pg.training.acting import acting_policy
 from kerasrl_pg.training.graph_engine import SEED, Report, compiled
 from kerasrl_pg.types import Episodes, Metrics, TensorEnv, Transitions
 
@@ -151,7 +150,6 @@ class OffPolicyEngine:
         self._episode_length: np.ndarray = np.zeros(environment.num_envs, np.int32)
         self._steps_per_update = _steps_per_update(agent, environment.num_envs)
         self._names: list[str] = []
-        self._policy, self._refresh_policy = acting_policy(agent)
         observation = map_space(
             lambda leaf: tf.TensorSpec([environment.num_envs, *leaf.shape], tensor_dtype(leaf)),
             agent.observation_space,
@@ -189,7 +187,6 @@ class OffPolicyEngine:
         if self.environment.resets != self._resets:
             # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
             self._begin_anew(self._env_seed + self.environment.num_envs * self.environment.resets)
-        self._refresh_policy()
         rows = [self._step(rng, tf.constant(steps), seconds) for _ in range(agent.algorithm.rollout_length)]
         *columns, valid = (np.stack(column)[None] for column in zip(*rows, strict=True))  # [1, T, N]
         learning = steps - self._empty_at >= agent.algorithm.learning_starts and len(self._replay) > 0
@@ -247,7 +244,7 @@ class OffPolicyEngine:
 
     def _act_in_graph(self, observation: Any, seed: tf.Tensor, steps: tf.Tensor):
         epsilon = self.agent.learner.scheduled(self.agent.algorithm.epsilon, steps)
-        action = ops.EpsilonGreedy(self._policy.action_values(observation), epsilon).sample(seed)
+        action = ops.EpsilonGreedy(self.agent.learner.policy.action_values(observation), epsilon).sample(seed)
         return action, ops.to_environment(self.agent.action_space, action)
 
     def _learn_in_graph(self, batches: Transitions, seed: tf.Tensor, steps: tf.Tensor):

@@ -16,7 +16,6 @@ from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import pack_metrics, unpack_metrics
 from kerasrl_pg.spaces import map_space, tensor_dtype
-from kerasrl_pg.training.acting import acting_policy
 from kerasrl_pg.training.graph_engine import SEED, Report, compiled
 from kerasrl_pg.types import Episodes, Metrics, PolicyAct, PolicyValue, Rollout, TensorEnv
 
@@ -37,7 +36,7 @@ class OnPolicyProgram:
         self._agent = agent
         self._collector = TensorCollector(environment, agent.algorithm.rollout_length)
         self.length = self._collector.length
-        self._act, self._value = _policy_functions(agent, agent.learner.policy)
+        self._act, self._value = _policy_functions(agent)
         self._collect = tf.function(self._collector.collect, jit_compile=jit_compile, autograph=False)
 
     def start(self, seed: tf.Tensor) -> Carry:
@@ -84,8 +83,7 @@ class OnPolicyEngine:
         self.agent = agent
         self._environment = environment
         self._clip_reward = clip_reward
-        policy, self._refresh_policy = acting_policy(agent)
-        act, value = _policy_functions(agent, policy)
+        act, value = _policy_functions(agent)
 
         def act_in_environment(observation, seed):
             action, log_prob, observation_value = act(observation, seed)
@@ -125,7 +123,6 @@ class OnPolicyEngine:
         """The next update."""
         before = dict(self.collector.seconds)
         act_seed, update_seed = seeding.split(seeding.fold_in(self._seed, self.agent.updates), 2)
-        self._refresh_policy()
         rollout, episodes = self.collector.collect(self.agent.learner.worker_seed(act_seed))
         started = time.perf_counter()
         if self._clip_reward:
@@ -141,7 +138,8 @@ class OnPolicyEngine:
         return Report(metrics, steps[None].astype(int), episodes, seconds)
 
 
-def _policy_functions(agent: Agent, policy: Any) -> tuple[PolicyAct, PolicyValue | None]:
+def _policy_functions(agent: Agent) -> tuple[PolicyAct, PolicyValue | None]:
+    policy = agent.learner.policy
     with_dropout = getattr(agent.algorithm, "dropout_while_acting", False)
 
     def act(observation, seed):
