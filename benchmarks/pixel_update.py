@@ -3,8 +3,7 @@
     python benchmarks/pixel_update.py             # half a minute on idle cores
 
 In bfloat16 where the processor has it, the batch sizes those of DQN, A2C, PPO and `pong-fast`; the last with
-standardised pixels. All variants of a batch size take turns. Writes
-`benchmarks/results/pixel_update.md`.
+standardised pixels. All variants of a batch size take turns. Writes `benchmarks/results/pixel_update.md`.
 """
 
 from __future__ import annotations

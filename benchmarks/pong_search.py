@@ -63,17 +63,23 @@ class Candidate:
 
 CANDIDATES = {
     "preset": Candidate(),
+    "700k": Candidate(steps=700_000),
     "700k-falling-entropy": Candidate(steps=700_000, falling_entropy=True),
+    "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
     "800k-falling": Candidate(
         steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
     ),
+    "half-width": Candidate(width=0.5),
+    "half-width-256": Candidate(width=0.5, features=256),
+    "64-pixels": Candidate(size=64),
     "64-pixels-stack-2": Candidate(steps=1_300_000, size=64, stack=2),
     "field-60": Candidate(crop=FIELD, size=60, discount=0.99, rollout_length=128, num_minibatches=4),
     "score-and-field": Candidate(crop=SCORE_AND_FIELD, size=68),
-    "half-width": Candidate(width=0.5),
     "2-epochs": Candidate(epochs=2),
-    "short-rollouts": Candidate(rollout_length=128, num_minibatches=4),
     "discount-99": Candidate(discount=0.99),
+    "short-rollouts": Candidate(rollout_length=128, num_minibatches=4),
+    "plain-inputs": Candidate(normalize=False),
+    "16-envs": Candidate(num_envs=16),
 }
 
 app = typer.Typer(add_completion=False, help=__doc__)

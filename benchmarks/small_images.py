@@ -2,8 +2,8 @@
 
     python benchmarks/small_images.py             # a minute on idle cores
 
-Action values of 10 boards of 10x10 cells, the network that of `small_conv_trunk`. Both sides take turns; writes
-`benchmarks/results/small_images.md`.
+Action values of 10 boards by this library's network for small images; in the other program the same network has Keras'
+convolutions. Both take turns; writes `benchmarks/results/small_images.md`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from gymnasium import spaces
 
-from kerasrl_pg.models import PatchConv2D
+from kerasrl_pg.models import PatchConv2D, q_network
 
-BOARDS, CELLS, KINDS, ACTIONS = 10, 10, 3, 4
+BOARDS = 10
+BOARD = spaces.Box(0, 1, (10, 10, 3), np.float32)
+ACTIONS = spaces.Discrete(4)
 TIMES = 100
 REPEATS = 5
-LAYERS = {"Conv2D": keras.layers.Conv2D, "PatchConv2D": PatchConv2D}
 HEADER = f"""# Convolutions of small images in a compiled loop
 
-Written by `python benchmarks/small_images.py`: milliseconds a gradient step on {BOARDS} boards of {CELLS} x {CELLS}
+Written by `python benchmarks/small_images.py`: milliseconds a gradient step on {BOARDS} boards of 10 x 10
 cells, the median of {REPEATS} calls of an XLA program of {TIMES} steps; both programs take turns.
 
 | layer | a gradient step |
@@ -37,7 +39,9 @@ cells, the median of {REPEATS} calls of an XLA program of {TIMES} steps; both pr
 
 def main() -> None:
     """Measure, print and write the table."""
-    programs = {name: gradient_steps(convolution) for name, convolution in LAYERS.items()}
+    model = q_network(BOARD, ACTIONS)
+    with_convolutions = keras.models.clone_model(model, clone_function=without_patches, recursive=True)
+    programs = {"Conv2D": gradient_steps(with_convolutions), "PatchConv2D": gradient_steps(model)}
     times: dict[str, list[float]] = {name: [] for name in programs}
     for repeat in range(-1, REPEATS):
         for name, program in programs.items():
@@ -50,29 +54,24 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def gradient_steps(convolution: type[keras.layers.Layer]) -> Callable[[], tf.Tensor]:
+def without_patches(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The same layer, a `PatchConv2D` as the `Conv2D` that it computes."""
+    kind = keras.layers.Conv2D if isinstance(layer, PatchConv2D) else type(layer)
+    return kind.from_config(layer.get_config())
+
+
+def gradient_steps(model: keras.Model) -> Callable[[], tf.Tensor]:
     """One program of `TIMES` steps of plain gradient descent on the squared error of the action values."""
-    model = keras.Sequential(
-        [
-            keras.Input((CELLS, CELLS, KINDS)),
-            convolution(16, 3, activation="relu"),
-            convolution(32, 3, activation="relu"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(128, activation="relu"),
-            keras.layers.Dense(ACTIONS),
-        ]
-    )
     rng = np.random.default_rng(0)
-    boards = tf.constant(rng.integers(0, 2, (BOARDS, CELLS, CELLS, KINDS)), tf.float32)
-    targets = tf.constant(rng.normal(size=(BOARDS, ACTIONS)), tf.float32)
+    boards = tf.constant(rng.integers(0, 2, (BOARDS, *BOARD.shape)), tf.float32)
+    targets = tf.constant(rng.normal(size=(BOARDS, ACTIONS.n)), tf.float32)
+    optimizer = keras.optimizers.SGD(1e-3)
+    optimizer.build(model.trainable_variables)
 
     def step(number, loss):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(model(boards) - targets))
-        for variable, gradient in zip(
-            model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
-        ):
-            variable.assign_sub(1e-3 * gradient)
+            loss = tf.reduce_mean(tf.square(model(boards)["action_values"] - targets))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
         return number + 1, loss
 
     @tf.function(jit_compile=True, autograph=False)
