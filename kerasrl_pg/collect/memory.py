@@ -6,8 +6,6 @@ import pathlib
 
 GIB = 2**30
 MEMORY_INFORMATION = pathlib.Path("/proc/meminfo")
-COPIES_OF_A_ROLLOUT = 3
-"""Its rows as they came, the rows put together, and the tensors that the update reads."""
 
 
 def check_replay_memory(nbytes: int, capacity: int, advice: str) -> None:
@@ -34,22 +32,21 @@ def check_rollout_memory(nbytes: int, rollout_length: int, num_envs: int) -> Non
     """The same for a rollout of environments outside the graph.
 
     Args:
-        nbytes: of one copy.
+        nbytes: of the rollout.
         rollout_length: T.
         num_envs: N.
 
     Raises:
-        MemoryError: its copies are more than the machine has available.
+        MemoryError: more than the machine has available.
 
     Example:
         >>> check_rollout_memory(2 * GIB, rollout_length=256, num_envs=300)  # doctest: +SKIP
-        rollouts: 6.0 GiB for 256 steps of 300 environments
+        rollouts: 2.0 GiB for 256 steps of 300 environments
     """
-    taken = COPIES_OF_A_ROLLOUT * nbytes
     what = f"a rollout of {rollout_length:,} steps of {num_envs:,} environments"
-    _check_available(taken, what, "lower rollout_length or num_envs")
-    if taken > GIB:
-        print(f"rollouts: {taken / GIB:.1f} GiB for {rollout_length:,} steps of {num_envs:,} environments")
+    _check_available(nbytes, what, "lower rollout_length or num_envs")
+    if nbytes > GIB:
+        print(f"rollouts: {nbytes / GIB:.1f} GiB for {rollout_length:,} steps of {num_envs:,} environments")
 
 
 def available_memory() -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.collect.rollout_buffer import RolloutBuffer
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.spaces import map_observation
 from kerasrl_pg.types import Episodes, Rollout
@@ -33,6 +34,7 @@ class VectorCollector:
         self._seed = seed
         self._observation = environment.reset(seed=seed)
         self._resets = environment.resets
+        self._buffer = RolloutBuffer(self._observation, rollout_length)
         self._episode_return = np.zeros(environment.num_envs, np.float64)
         self._episode_length = np.zeros(environment.num_envs, np.int32)
         self.seconds = {"environment": 0.0, "acting": 0.0, "copying": 0.0}
@@ -42,7 +44,7 @@ class VectorCollector:
         """The next rollout; `seed` [2] int32 is that of its actions.
 
         Returns:
-            `(rollout, episodes)` as NumPy arrays [T, N, ...].
+            `(rollout, episodes)` as NumPy arrays [T, N, ...]; the next rollout overwrites the observations of this one.
         """
         if self.environment.resets != self._resets:
             # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
@@ -55,6 +57,9 @@ class VectorCollector:
         # One seed for each step: cheaper on the host than in a graph.
         seeds = np.random.default_rng(seed.numpy().view(np.uint32))
         while alive.any() and len(rows) != self.rollout_length:
+            started = time.perf_counter()
+            self._buffer.write(len(rows), self._observation)
+            self.seconds["copying"] += time.perf_counter() - started
             row, end = self._step(seeds.integers(2**31, size=2, dtype=np.int32), alive)
             rows.append(row)
             ends.append(end)
@@ -62,6 +67,7 @@ class VectorCollector:
                 alive = alive & ~end.ended
         started = time.perf_counter()
         rollout = Rollout(*(_stack(column) for column in zip(*rows, strict=True)))
+        rollout = rollout._replace(observation=self._buffer.read(len(rows)))
         episodes = Episodes(*(_stack(column) for column in zip(*ends, strict=True)))
         self.seconds["copying"] += time.perf_counter() - started
         return self._with_following_values(rollout), episodes
@@ -90,7 +96,7 @@ class VectorCollector:
         self._episode_return += np.where(valid, step.reward, 0.0)
         self._episode_length += valid
         row = Rollout(
-            observation,
+            (),  # the observation is in the buffer
             action,
             log_prob,
             value,

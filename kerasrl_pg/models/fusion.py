@@ -19,6 +19,7 @@ PREPROCESSING = (
     keras.layers.Rescaling,
     keras.layers.Permute,
     keras.layers.Reshape,
+    keras.layers.Cropping2D,
     CropAndResize,
     RunningNormalizer,
 )

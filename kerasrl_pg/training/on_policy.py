@@ -12,10 +12,11 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.collect import TensorCollector, VectorCollector
 from kerasrl_pg.collect.memory import check_rollout_memory
+from kerasrl_pg.collect.rollout_buffer import shared_tensor
 from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import pack_metrics, unpack_metrics
-from kerasrl_pg.spaces import map_space, tensor_dtype
+from kerasrl_pg.spaces import map_observation, map_space, tensor_dtype
 from kerasrl_pg.training.graph_engine import SEED, Report, compiled
 from kerasrl_pg.types import Episodes, Metrics, PolicyAct, PolicyValue, Rollout, TensorEnv
 
@@ -127,6 +128,7 @@ class OnPolicyEngine:
         started = time.perf_counter()
         if self._clip_reward:
             rollout = rollout._replace(reward=np.sign(rollout.reward))
+        rollout = rollout._replace(observation=map_observation(shared_tensor, rollout.observation))
         rollout = tf.nest.map_structure(tf.constant, rollout)
         copied = time.perf_counter()
         packed, steps = (x.numpy() for x in self._update(rollout, update_seed))

@@ -13,13 +13,13 @@ def eight_gibibytes(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "MEMORY_INFORMATION", information)
 
 
-def test_three_copies_of_a_rollout_must_fit(capsys):
+def test_a_rollout_must_fit(capsys):
     check_rollout_memory(GIB // 4, 256, 24)
     assert capsys.readouterr().out == ""
     check_rollout_memory(2 * GIB, 256, 300)
-    assert capsys.readouterr().out == "rollouts: 6.0 GiB for 256 steps of 300 environments\n"
+    assert capsys.readouterr().out == "rollouts: 2.0 GiB for 256 steps of 300 environments\n"
     with pytest.raises(MemoryError, match=r"of 256 steps of 400 .* takes 9.0 GiB, and 8.0 GiB .*: lower rollout_l"):
-        check_rollout_memory(3 * GIB, 256, 400)
+        check_rollout_memory(9 * GIB, 256, 400)
 
 
 def test_a_replay_must_fit(capsys):

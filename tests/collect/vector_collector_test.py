@@ -62,6 +62,12 @@ def test_whole_episodes_begin_anew_each_time():
         assert rollout.valid.sum(axis=0).tolist() == [4, 5, 5]
 
 
+def test_every_rollout_is_written_into_the_same_memory():
+    collector = make_collector()
+    (first, _), (second, _) = (collector.collect(tf.constant([0, time])) for time in range(2))
+    assert np.shares_memory(first.observation, second.observation)
+
+
 def test_time_is_accounted_for():
     collector = make_collector()
     collector.collect(tf.constant([0, 0]))

@@ -167,7 +167,8 @@ def collect_from(
         return action, tf.cast(action, tf.int64), log_prob, observation_value
 
     collector = VectorCollector(VectorAdapter(environment), length, act_in_environment, critic, seed=0)
-    return joined([collector.collect(tf.constant([0, time])) for time in range(rollouts)])
+    seeds = [tf.constant([0, time]) for time in range(rollouts)]
+    return joined([tf.nest.map_structure(np.copy, collector.collect(seed)) for seed in seeds])
 
 
 def joined(parts: list) -> tuple[Rollout, Episodes]:
