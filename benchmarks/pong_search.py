@@ -26,15 +26,15 @@ CHECKPOINTS = HERE.parent / "runs" / "pong_search"
 TARGET = 20.0
 FIELD = (26, 196, 12, 148)
 """Pong's screen without the score, from paddle to paddle."""
-SCORE_AND_FIELD = (2, 198, 12, 148)
-"""The same with the score, without which a critic cannot know how much of a game is left."""
+SCORE_AND_FIELD = (2, 78, 8, 76)
+"""What the preset's network sees of a frame of 84 x 84: `presets.PONG_SCORE_AND_FIELD`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidate:
     """What is tried; whatever is not named here is as in the preset `pong-fast`."""
 
-    steps: int = 1_000_000
+    steps: int = 1_200_000
     num_envs: int = 24
     rollout_length: int = 256
     epochs: int = 3
@@ -57,6 +57,8 @@ class Candidate:
     """Frames in an observation."""
     crop: tuple[int, int, int, int] | None = None
     """Region of the screen that is made small."""
+    seen: tuple[int, int, int, int] | None = SCORE_AND_FIELD
+    """Region of the frames that the network sees."""
     normalize: bool = True
     """Standardise pixels and value targets by running statistics."""
 
@@ -71,10 +73,10 @@ CANDIDATES = {
     ),
     "half-width": Candidate(width=0.5),
     "half-width-256": Candidate(width=0.5, features=256),
-    "64-pixels": Candidate(size=64),
-    "64-pixels-stack-2": Candidate(steps=1_300_000, size=64, stack=2),
-    "field-60": Candidate(crop=FIELD, size=60, discount=0.99, rollout_length=128, num_minibatches=4),
-    "score-and-field": Candidate(crop=SCORE_AND_FIELD, size=68),
+    "whole-frames": Candidate(seen=None),
+    "64-pixels": Candidate(size=64, seen=None),
+    "64-pixels-stack-2": Candidate(steps=1_300_000, size=64, stack=2, seen=None),
+    "field-60": Candidate(crop=FIELD, size=60, seen=None, discount=0.99, rollout_length=128, num_minibatches=4),
     "2-epochs": Candidate(epochs=2),
     "discount-99": Candidate(discount=0.99),
     "short-rollouts": Candidate(rollout_length=128, num_minibatches=4),
@@ -169,6 +171,7 @@ def network_of(candidate: Candidate):
             observation_space,
             action_space,
             trunk=nature_conv_trunk(activation="elu", width=candidate.width, features=candidate.features, seed=seed),
+            crop=candidate.seen,
             normalize_observation=candidate.normalize,
             normalize_value=candidate.normalize,
             seed=seed,

@@ -96,7 +96,7 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=algorithm, optimizer=fused_adam(2.5e-4), mixed_precision="auto")
 
 
-PONG_PLAYED = (2, 78, 8, 76)
+PONG_SCORE_AND_FIELD = (2, 78, 8, 76)
 """Of a standard frame of 84 x 84 the score, and the field from paddle to paddle: 0.73 of the pixels.
 
 With a discount of 0.999 what a state is worth depends on how much of the game is left, which the score tells. 76 and
@@ -104,9 +104,11 @@ With a discount of 0.999 what a state is worth depends on how much of the game i
 
 
 def _pong_model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
-    """Of standard frames what is played on; frames of another size whole."""
+    """Of standard frames the score and the field; frames of another size whole."""
     standard = image_shape(observation_space) == (84, 84)
-    return standardized_convolutions(observation_space, action_space, seed, crop=PONG_PLAYED if standard else None)
+    return standardized_convolutions(
+        observation_space, action_space, seed, crop=PONG_SCORE_AND_FIELD if standard else None
+    )
 
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:

@@ -101,14 +101,14 @@ def test_doom_without_game_variables_is_still_seen_by_convolutions():
     assert any(isinstance(layer, keras.layers.Conv2D) for layer in layers_of(model, keras.layers.Layer))
 
 
-def test_pong_fast_sees_the_field_of_a_standard_frame_and_any_other_frame_whole():
+def test_pong_fast_sees_score_and_field_of_a_standard_frame_and_any_other_frame_whole():
     preset = PRESETS["pong-fast"]
     build = preset.build(preset.steps, preset.num_envs).model
     shapes = {
         size: layers_of(build(spaces.Box(0, 255, (4, size, size), np.uint8), spaces.Discrete(6)), RunningNormalizer)
         for size in (84, 64)
     }
-    assert {size: layers[0].mean.shape for size, layers in shapes.items()} == {84: (68, 68, 4), 64: (64, 64, 4)}
+    assert {size: layers[0].mean.shape for size, layers in shapes.items()} == {84: (76, 68, 4), 64: (64, 64, 4)}
 
 
 def test_a_model_that_cuts_its_frames_refuses_a_protocol_that_cut_them_already():

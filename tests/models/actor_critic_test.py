@@ -133,11 +133,11 @@ def test_a_box_policy_starts_with_standard_deviation_one_whatever_it_sees():
 @pytest.mark.parametrize("normalize", [False, True])
 def test_with_a_crop_the_network_sees_that_region_and_nothing_else(normalize):
     space = OBSERVATIONS["Atari"]
-    model = actor_critic(space, spaces.Discrete(3), crop=(12, 80, 8, 76), normalize_observation=normalize)
+    model = actor_critic(space, spaces.Discrete(3), crop=(2, 78, 8, 76), normalize_observation=normalize)
     first = samples(space, 2).numpy()
     outside, corner = 255 - first, first.copy()
-    outside[:, :, 12:80, 8:76] = first[:, :, 12:80, 8:76]
-    corner[:, :, 79, 75] = 255 - first[:, :, 79, 75]  # the Nature network's strides leave nothing of 68 pixels unseen
+    outside[:, :, 2:78, 8:76] = first[:, :, 2:78, 8:76]
+    corner[:, :, 77, 75] = 255 - first[:, :, 77, 75]  # the strides leave nothing of 76 x 68 pixels unseen
     values = [model(observation)["value"].numpy() for observation in (first, outside, corner)]
     np.testing.assert_array_equal(values[0], values[1])
     assert np.all(values[0] != values[2])
