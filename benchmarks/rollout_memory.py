@@ -26,8 +26,8 @@ STEPS, GAMES = 256, 24
 REPEATS = 7
 HEADER = f"""# From a rollout's steps to a tensor
 
-Written by `python benchmarks/rollout_memory.py`: {STEPS} steps of {GAMES} Atari games, {{megabytes:.0f}} MB; the median of
-{REPEATS} rollouts, both ways in turn.
+Written by `python benchmarks/rollout_memory.py`: {STEPS} steps of {GAMES} Atari games, {{megabytes:.0f}} MB;
+the median of {REPEATS} rollouts, both ways in turn.
 
 | memory | milliseconds a rollout | page faults |
 |---|---|---|"""
