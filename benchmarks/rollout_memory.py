@@ -20,7 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.collect.rollout_buffer import RolloutBuffer, shared_tensor
+from kerasrl_pg.collect.rollout_buffer import RolloutBuffer
+from kerasrl_pg.collect.shared_memory import shared_tensor
 
 STEPS, GAMES = 256, 24
 REPEATS = 7

@@ -11,6 +11,7 @@ import numpy as np
 from kerasrl_pg.collect.memory import check_replay_memory
 from kerasrl_pg.collect.replay_checks import check_positive, check_settings
 from kerasrl_pg.collect.samplers import Sampler
+from kerasrl_pg.collect.shared_memory import aligned_empty
 from kerasrl_pg.spaces import check_observation_space, flatten, leaf_paths, tensor_dtype, unflatten
 from kerasrl_pg.types import Step, Transitions
 
@@ -276,7 +277,8 @@ class Replay:
         """[B, *observation] whose newest frames are at `slot` [B] of environments `row` [B]."""
         if self._stack:
             row, slot = row[:, None], slot[:, None] + np.arange(1 - self._stack, 1)  # [B, 1], [B, k]
-        return unflatten(self.observation_space, [ring[row, slot % self._slots] for ring in self._frames])
+        place = row * self._slots + slot % self._slots  # [B] or [B, k]
+        return unflatten(self.observation_space, [_frames_at(place, ring) for ring in self._frames])
 
     def _check_step(self, action: np.ndarray, step: Step, valid: np.ndarray) -> None:
         if not self._head.all():
@@ -296,6 +298,12 @@ class Replay:
 
     def _layout(self) -> np.ndarray:
         return np.array([self.num_envs, self._slots, self._stack or 0, self.n_step])
+
+
+def _frames_at(place: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    """[..., *frame] of a ring [N, places, *frame], in memory that TensorFlow can read where it is."""
+    frames = aligned_empty((*place.shape, *ring.shape[2:]), ring.dtype)
+    return np.take(ring.reshape(-1, *ring.shape[2:]), place, axis=0, out=frames, mode="clip")  # "raise" would copy
 
 
 def _check_stack(space: gymnasium.Space, stack: int) -> None:

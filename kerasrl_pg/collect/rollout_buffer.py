@@ -1,16 +1,14 @@
-"""Where the observations of a rollout are written, and TensorFlow reads them without a copy."""
+"""Where the observations of a rollout are written; TensorFlow reads them there."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from kerasrl_pg.collect.shared_memory import aligned_empty
 from kerasrl_pg.spaces import map_observation
 
-ALIGNMENT = 64
-"""Bytes: what TensorFlow's kernels assume of every tensor; memory that is not aligned ends the process."""
 FIRST_LENGTH = 64
 """Steps there is room for at first where the length of a rollout is not known."""
 
@@ -50,37 +48,6 @@ class RolloutBuffer:
     def _double(self) -> None:
         self._length *= 2
         self._arrays = map_observation(lambda old: _longer(old, self._length), self._arrays)
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array of memory that TensorFlow can read where it is; its values are arbitrary.
-
-    Example:
-        >>> aligned_empty((3, 5), np.dtype(np.float32)).ctypes.data % ALIGNMENT
-        0
-    """
-    nbytes = int(np.prod(shape)) * dtype.itemsize
-    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + nbytes].view(dtype).reshape(shape)
-
-
-def shared_tensor(array: np.ndarray) -> tf.Tensor:
-    """A tensor of the same memory: it changes with the array, and keeps it alive.
-
-    Raises:
-        ValueError: memory that is not aligned, or not contiguous.
-
-    Example:
-        >>> array = aligned_empty((2,), np.dtype(np.float32))
-        >>> tensor = shared_tensor(array)
-        >>> array[:] = 7.0
-        >>> tensor.numpy().tolist()
-        [7.0, 7.0]
-    """
-    if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous:
-        raise ValueError(f"a shared tensor needs contiguous memory aligned to {ALIGNMENT} bytes; see aligned_empty")
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _longer(array: np.ndarray, length: int) -> np.ndarray:

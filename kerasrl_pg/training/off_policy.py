@@ -14,6 +14,7 @@ from kerasrl_pg.agent import Agent
 from kerasrl_pg.collect.graph_replay import GraphReplay, ReplayState
 from kerasrl_pg.collect.replay import Replay
 from kerasrl_pg.collect.samplers import PrioritizedSampler, UniformSampler
+from kerasrl_pg.collect.shared_memory import shared_tensor
 from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
@@ -235,6 +236,10 @@ class OffPolicyEngine:
         )
         # The largest weight of each batch is 1, not that of all together.
         batches = batches._replace(weight=batches.weight / batches.weight.max(axis=1, keepdims=True))
+        batches = batches._replace(
+            observation=map_observation(shared_tensor, batches.observation),
+            next_observation=map_observation(shared_tensor, batches.next_observation),
+        )
         batches = tf.nest.map_structure(tf.constant, batches)
         seconds["copying"] += time.perf_counter() - started
         packed, error = (x.numpy() for x in self._learn(batches, _draw_seed(rng), tf.constant(steps)))

@@ -12,7 +12,7 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.collect import TensorCollector, VectorCollector
 from kerasrl_pg.collect.memory import check_rollout_memory
-from kerasrl_pg.collect.rollout_buffer import shared_tensor
+from kerasrl_pg.collect.shared_memory import shared_tensor
 from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import pack_metrics, unpack_metrics

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrl_pg.collect.rollout_buffer import ALIGNMENT, FIRST_LENGTH, RolloutBuffer, aligned_empty, shared_tensor
+from kerasrl_pg.collect.rollout_buffer import FIRST_LENGTH, RolloutBuffer
+from kerasrl_pg.collect.shared_memory import shared_tensor
 from kerasrl_pg.spaces import map_observation
 
 N = 3
@@ -49,19 +50,3 @@ def test_a_buffer_that_grows_leaves_what_was_read_as_it_is():
     buffer.write(0, np.full(N, 9, np.float32))
     assert tensor[:, 0].numpy().tolist() == [0, 1]
     assert buffer.read(3)[:, 0].tolist() == [9, 1, 2]
-
-
-@pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 7, 7)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
-def test_memory_is_aligned_whatever_is_stored_in_it(shape, dtype):
-    array = aligned_empty(shape, np.dtype(dtype))
-    assert array.ctypes.data % ALIGNMENT == 0
-    assert (array.shape, array.dtype) == (shape, dtype)
-
-
-@pytest.mark.parametrize(
-    "array", [aligned_empty((64,), np.dtype(np.float32))[1:], aligned_empty((8, 8), np.dtype(np.float32)).T]
-)
-def test_memory_that_would_end_the_process_is_refused(array):
-    with pytest.raises(ValueError, match="contiguous memory aligned to 64 bytes"):
-        shared_tensor(array)
