@@ -191,9 +191,9 @@ def report():
 HEADER = f"""# Settings tried for Pong
 
 Written by `python benchmarks/pong_search.py report`: each line is one training until the mean of 100 games passes
-{TARGET:g}, or until its steps were over. Whatever a line does not name is as in the preset `pong-fast`; with `seen None`
-the network sees whole frames. Minutes are those of the training, compilation included; they compare only where the
-machine was idle before (a load near 0).
+{TARGET:g}, or until its steps were over. Whatever a line does not name is as in the preset `pong-fast`; where it says
+`seen None` the network sees whole frames. Minutes are those of the training, compilation included; they compare only
+where the machine was idle before (a load near 0).
 
 Greedy is the mean of 32 games without chance; where it is not given it was not played.
 
