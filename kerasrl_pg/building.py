@@ -116,12 +116,6 @@ def new_agent(
     mixed_precision: str | None,
 ) -> Agent:
     """An agent that has not learned yet; `model` and `optimizer` are the user's, or None for those of `settings`."""
-    crop = environment.protocol.get("crop")
-    if model is None and settings.needs_whole_frames and crop is not None:
-        raise ValueError(
-            f"the preset's model cuts its region out of whole frames, and the protocol has crop={crop}: "
-            "leave crop out, or name a model too, such as model=kerasrl_pg.models.default_model"
-        )
     spaces = training.observation_space, training.action_space
     with scope(strategy):
         built = new_model(settings, model, spaces, seed, strategy, mixed_precision)

@@ -57,12 +57,7 @@ def shared_convolutions(observation_space: spaces.Space, action_space: spaces.Sp
 
 
 def standardized_convolutions(
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
-    seed: int = 0,
-    *,
-    head_units: tuple[int, ...] = (),
-    crop: tuple[int, int, int, int] | None = None,
+    observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0, *, head_units: tuple[int, ...] = ()
 ) -> keras.Model:
     """The Nature network with ELU, which reads standardised pixels and learns standardised value targets.
 
@@ -74,7 +69,6 @@ def standardized_convolutions(
         action_space,
         trunk=nature_conv_trunk(activation="elu", features=features, seed=seed),
         head_units=head_units,
-        crop=crop,
         normalize_observation=True,
         normalize_value=True,
         seed=seed,

@@ -16,7 +16,6 @@ from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradie
 from kerasrl_pg.document_presets import DOCUMENT_PRESETS, standardized_convolutions
 from kerasrl_pg.envs.doom import DoomProtocol
 from kerasrl_pg.models import actor_critic, mlp_trunk, q_network
-from kerasrl_pg.models.preprocessing import image_shape
 from kerasrl_pg.settings import Preset, Settings, adam, fused_adam
 from kerasrl_pg.value_presets import VALUE_PRESETS
 
@@ -96,21 +95,6 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=algorithm, optimizer=fused_adam(2.5e-4), mixed_precision="auto")
 
 
-PONG_SCORE_AND_FIELD = (2, 78, 8, 76)
-"""Of a standard frame of 84 x 84 the score, and the field from paddle to paddle: 0.73 of the pixels.
-
-With a discount of 0.999 what a state is worth depends on how much of the game is left, which the score tells. 76 and
-68 pixels are what the Nature network's strides see whole."""
-
-
-def _pong_model(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
-    """Of standard frames the score and the field; frames of another size whole."""
-    standard = image_shape(observation_space) == (84, 84)
-    return standardized_convolutions(
-        observation_space, action_space, seed, crop=PONG_SCORE_AND_FIELD if standard else None
-    )
-
-
 def _pong_fast(steps: int, num_envs: int) -> Settings:
     algorithm = PPO(
         rollout_length=256,
@@ -123,13 +107,7 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
         max_gradient_norm=10.0,
     )
     optimizer = fused_adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
-    return Settings(
-        algorithm=algorithm,
-        optimizer=optimizer,
-        model=_pong_model,
-        needs_whole_frames=True,
-        mixed_precision="auto",
-    )
+    return Settings(algorithm=algorithm, optimizer=optimizer, model=standardized_convolutions, mixed_precision="auto")
 
 
 DOOM: dict[str, Any] = {
@@ -223,7 +201,7 @@ PRESETS: dict[str, Preset] = {
         env="ALE/Pong-v5",
         algorithm="ppo",
         num_envs=24,
-        steps=1_200_000,
+        steps=1_000_000,
         build=_pong_fast,
         source="tuned for two cores: few, long rollouts, everything standardised",
     ),

@@ -27,8 +27,6 @@ class Settings:
     """Its optimizer."""
     model: ModelBuilder = default_model
     """Builds the model from the spaces."""
-    needs_whole_frames: bool = False
-    """The model cuts its region out of the frames itself: frames of a protocol with a `crop` are not for it."""
     mixed_precision: str | None = None
     """See `fit_agent`."""
 

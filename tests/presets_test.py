@@ -13,7 +13,6 @@ from kerasrl_pg.building import environment_of
 from kerasrl_pg.envs.doom import is_doom
 from kerasrl_pg.envs.make import find_spec, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
-from kerasrl_pg.models import RunningNormalizer
 from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.policies import policy_of
 from kerasrl_pg.presets import DEFAULTS, PRESETS, linear_to_zero
@@ -99,23 +98,6 @@ def test_doom_without_game_variables_is_still_seen_by_convolutions():
     build = PRESETS["doom-ppo"].build(1_000_000, 16).model
     model = build(spaces.Box(0, 255, (4, 60, 80), np.uint8), spaces.Discrete(4))
     assert any(isinstance(layer, keras.layers.Conv2D) for layer in layers_of(model, keras.layers.Layer))
-
-
-def test_pong_fast_sees_score_and_field_of_a_standard_frame_and_any_other_frame_whole():
-    preset = PRESETS["pong-fast"]
-    build = preset.build(preset.steps, preset.num_envs).model
-    shapes = {
-        size: layers_of(build(spaces.Box(0, 255, (4, size, size), np.uint8), spaces.Discrete(6)), RunningNormalizer)
-        for size in (84, 64)
-    }
-    assert {size: layers[0].mean.shape for size, layers in shapes.items()} == {84: (76, 68, 4), 64: (64, 64, 4)}
-
-
-def test_a_model_that_cuts_its_frames_refuses_a_protocol_that_cut_them_already():
-    cropped = krl.AtariProtocol(crop=(14, 196, 8, 159))
-    training = {"steps": 16, "num_envs": 2, "protocol": cropped, "verbose": 0}
-    with pytest.raises(ValueError, match=r"crop=\[?\(?14, 196, 8, 159.*name a model too"):
-        krl.fit_agent("ALE/Pong-v5", "pong-fast", **training)
 
 
 def test_an_algorithms_name_means_the_preset_of_the_environment():

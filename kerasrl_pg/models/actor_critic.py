@@ -11,7 +11,6 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import seeding
-from kerasrl_pg.frames import Crop
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.encoder import default_trunk, encode, features_of, output_spec
 from kerasrl_pg.models.preprocessing import ValueDenormalizer
@@ -27,7 +26,6 @@ def actor_critic(
     trunk: keras.Model | None = None,
     critic_trunk: keras.Model | None = None,
     head_units: Sequence[int] = (),
-    crop: Crop | None = None,
     normalize_observation: bool = False,
     normalize_value: bool = False,
     seed: int = 0,
@@ -41,8 +39,6 @@ def actor_critic(
             images and a 64-64 tanh perceptron for the rest.
         critic_trunk: a second trunk for the value head; None shares `trunk`.
         head_units: units of hidden ReLU layers that each head has for itself, between the trunk and its output.
-        crop: (top, bottom, left, right) of the region of images that the network sees, in pixels of the observation;
-            None for all of it.
         normalize_observation: standardise observations by running statistics (`RunningNormalizer`).
         normalize_value: learn standardised value targets (`ValueDenormalizer`).
         seed: integer from which the initial weights follow.
@@ -53,8 +49,6 @@ def actor_critic(
 
     Raises:
         TypeError: an observation or action space that is not supported.
-        ValueError: a trunk that returns something else, or a `crop` that is not within the image or leaves less than
-            8 pixels of it each way.
 
     Example:
         >>> model = actor_critic(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), trunk=mlp_trunk((32,)))
@@ -63,9 +57,9 @@ def actor_critic(
     """
     trunk_seed, policy_seed, value_seed, encoder_seed, *hidden_seeds = seeding.integers(seed, 6)
     inputs = preprocessing.observation_inputs(observation_space)
-    encoded = encode(observation_space, inputs, normalize_observation, encoder_seed, crop)
+    encoded = encode(observation_space, inputs, normalize_observation, encoder_seed)
     if trunk is None:
-        trunk = default_trunk(observation_space, trunk_seed, crop)
+        trunk = default_trunk(observation_space, trunk_seed)
     features = features_of(trunk, encoded)
     critic_features = features if critic_trunk is None else features_of(critic_trunk, encoded)
     if head_units:

@@ -8,7 +8,6 @@ import keras
 from gymnasium import spaces
 
 from kerasrl_pg import seeding
-from kerasrl_pg.frames import Crop
 from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.precision import dtype_policy
 from kerasrl_pg.models.preprocessing import RunningNormalizer
@@ -19,35 +18,28 @@ NATURE_IMAGE = 36
 """Pixels: the smallest image that the Nature network's three convolutions leave anything of."""
 
 
-def encode(space: spaces.Space, inputs, normalize: bool, seed: int, crop: Crop | None = None):
+def encode(space: spaces.Space, inputs, normalize: bool, seed: int):
     """The observation as one tensor; the parts of a Dict or Tuple are encoded each and concatenated."""
     leaves = keras.tree.flatten(map_space(lambda leaf: leaf, space))
-    if crop is not None and not any(preprocessing.is_image(leaf) for leaf in leaves):
-        raise ValueError(f"crop={crop} needs an image to cut from; the observation space is {space}")
     tensors = keras.tree.flatten(inputs)
     encoded = []
     for leaf, tensor, leaf_seed in zip(leaves, tensors, seeding.integers(seed, len(leaves)), strict=True):
         # In float32 whatever the trunk computes in: standardising would magnify what rounding left of a pixel.
         with dtype_policy("float32") if normalize else contextlib.nullcontext():
             features = preprocessing.encode_leaf(leaf, tensor)
-            if crop is not None and preprocessing.is_image(leaf):
-                features = preprocessing.cut_out(features, crop)
         if normalize and not isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             features = RunningNormalizer()(features)
         if len(leaves) > 1 and preprocessing.is_image(leaf):
-            features = features_of(default_trunk(leaf, leaf_seed, crop), features)
+            features = features_of(default_trunk(leaf, leaf_seed), features)
         encoded.append(features)
     return encoded[0] if len(encoded) == 1 else keras.layers.Concatenate()(encoded)
 
 
-def default_trunk(space: spaces.Space, seed: int, crop: Crop | None = None) -> keras.Model:
+def default_trunk(space: spaces.Space, seed: int) -> keras.Model:
     """The Nature network for large images, a small one for small ones, a 64-64 tanh perceptron for the rest."""
     size = preprocessing.image_shape(space)
     if size is None:
         return mlp_trunk(seed=seed)
-    if crop is not None:
-        top, bottom, left, right = crop
-        size = bottom - top, right - left
     return nature_conv_trunk(seed=seed) if min(size) >= NATURE_IMAGE else small_conv_trunk(seed=seed)
 
 

@@ -19,7 +19,6 @@ PREPROCESSING = (
     keras.layers.Rescaling,
     keras.layers.Permute,
     keras.layers.Reshape,
-    keras.layers.Cropping2D,
     CropAndResize,
     RunningNormalizer,
 )

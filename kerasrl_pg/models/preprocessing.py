@@ -200,13 +200,6 @@ def encode_leaf(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTe
     return keras.layers.Flatten(dtype="float32")(tensor)  # [B, features]
 
 
-def cut_out(image: keras.KerasTensor, crop: Crop) -> keras.KerasTensor:
-    """The region (top, bottom, left, right) of images `[B, height, width, channels]`."""
-    _, height, width, _ = image.shape
-    top, bottom, left, right = check_crop(crop, height, width, SMALLEST_IMAGE)
-    return keras.layers.Cropping2D(((top, height - bottom), (left, width - right)))(image)
-
-
 def image_shape(space: spaces.Space) -> tuple[int, int] | None:
     """(height, width) in pixels if observations of `space` are images, else None.
 

@@ -130,38 +130,6 @@ def test_a_box_policy_starts_with_standard_deviation_one_whatever_it_sees():
     np.testing.assert_allclose(policy(samples(VECTOR, 5)).distribution.stddev(), np.ones((5, 3)))
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_with_a_crop_the_network_sees_that_region_and_nothing_else(normalize):
-    space = OBSERVATIONS["Atari"]
-    model = actor_critic(space, spaces.Discrete(3), crop=(2, 78, 8, 76), normalize_observation=normalize)
-    first = samples(space, 2).numpy()
-    outside, corner = 255 - first, first.copy()
-    outside[:, :, 2:78, 8:76] = first[:, :, 2:78, 8:76]
-    corner[:, :, 77, 75] = 255 - first[:, :, 77, 75]  # the strides leave nothing of 76 x 68 pixels unseen
-    values = [model(observation)["value"].numpy() for observation in (first, outside, corner)]
-    np.testing.assert_array_equal(values[0], values[1])
-    assert np.all(values[0] != values[2])
-
-
-def test_a_crop_is_of_every_image_and_decides_which_trunk_is_small_enough():
-    space = spaces.Dict({"screen": OBSERVATIONS["Atari"], "map": OBSERVATIONS["gray image"], "speed": VECTOR})
-    model = actor_critic(space, spaces.Discrete(3), crop=(4, 34, 0, 30))  # the Nature network needs 36
-    assert model(samples(space, 2))["policy"].shape == (2, 3)
-
-
-@pytest.mark.parametrize(
-    ("crop", "space", "named"),
-    [
-        ((0, 85, 0, 84), OBSERVATIONS["Atari"], r"within 84 x 84 pixels.*got \(0, 85, 0, 84\)"),
-        ((10, 17, 0, 84), OBSERVATIONS["Atari"], r"at least 8 apart.*got \(10, 17, 0, 84\)"),
-        ((0, 2, 0, 2), VECTOR, r"crop=\(0, 2, 0, 2\) needs an image.*Box"),
-    ],
-)
-def test_a_crop_that_cannot_be_cut_is_an_error_that_names_it(crop, space, named):
-    with pytest.raises(ValueError, match=named):
-        actor_critic(space, spaces.Discrete(3), crop=crop)
-
-
 def test_a_second_trunk_costs_its_own_weights():
     trunk, heads = 4 * 64 + 64 + 64 * 64 + 64, (64 * 2 + 2) + (64 + 1)
     assert actor_critic(VECTOR, spaces.Discrete(2)).count_params() == trunk + heads

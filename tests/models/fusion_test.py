@@ -22,14 +22,9 @@ def standardized(space, actions):
     return actor_critic(space, actions, trunk=nature_conv_trunk(), normalize_observation=True)
 
 
-def cut_out(space, actions):
-    return actor_critic(space, actions, crop=(2, 39, 1, 40), normalize_observation=True)
-
-
 MODELS = {
     "frames first": (default_model, PIXELS),
     "standardised": (standardized, PIXELS),
-    "cut out": (cut_out, PIXELS),
     "colour": (default_model, RGB),
     "grey": (default_model, GREY),
     "action values": (q_network, PIXELS),
