@@ -36,7 +36,7 @@ The Nature network's strides see 76 and 68 pixels to the end."""
 class Candidate:
     """What is tried; whatever is not named here is as in the preset `pong-fast`."""
 
-    steps: int = 1_200_000
+    steps: int = 1_000_000
     num_envs: int = 24
     rollout_length: int = 256
     epochs: int = 3
@@ -77,8 +77,9 @@ CANDIDATES = {
     "half-width-256": Candidate(width=0.5, features=256),
     "64-pixels": Candidate(size=64),
     "64-pixels-stack-2": Candidate(steps=1_300_000, size=64, stack=2),
-    "field-60": Candidate(steps=1_000_000, crop=FIELD, size=60, discount=0.99, rollout_length=128, num_minibatches=4),
-    "score-and-field": Candidate(seen=SCORE_AND_FIELD),
+    "field-60": Candidate(crop=FIELD, size=60, discount=0.99, rollout_length=128, num_minibatches=4),
+    "1200k": Candidate(steps=1_200_000),
+    "score-and-field": Candidate(steps=1_200_000, seen=SCORE_AND_FIELD),
     "2-epochs": Candidate(epochs=2),
     "discount-99": Candidate(discount=0.99),
     "short-rollouts": Candidate(rollout_length=128, num_minibatches=4),

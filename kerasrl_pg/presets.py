@@ -201,7 +201,7 @@ PRESETS: dict[str, Preset] = {
         env="ALE/Pong-v5",
         algorithm="ppo",
         num_envs=24,
-        steps=1_200_000,
+        steps=1_000_000,
         build=_pong_fast,
         source="tuned for two cores: few, long rollouts, everything standardised",
     ),
