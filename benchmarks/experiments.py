@@ -56,7 +56,7 @@ def entropy():
     from kerasrl_pg.presets import PRESETS
 
     preset = PRESETS["cartpole-reinforce-document"]
-    settings = preset.build(1_000_000, preset.num_envs)
+    settings = preset.build(preset.steps, preset.num_envs)
     algorithms = {f"{coef:g}": replace(settings.algorithm, entropy_coef=coef) for coef in ENTROPY_COEFS}
 
     def train():
@@ -104,12 +104,12 @@ def precision():
 
 @app.command()
 def precision_pong():
-    """The same on Pong: the first 200,000 steps of `pong-fast`, learning rate falling as if there were 1,000,000."""
+    """The same on Pong: the first 200,000 steps of `pong-fast`, its learning rate falling as slowly as there."""
     import kerasrl_pg as krl
     from kerasrl_pg.presets import PRESETS
 
     preset = PRESETS["pong-fast"]
-    settings = preset.build(1_000_000, preset.num_envs)
+    settings = preset.build(preset.steps, preset.num_envs)
 
     def train():
         return {

@@ -5,8 +5,8 @@
     python benchmarks/pong_search.py report                    # benchmarks/results/pong_search.md
 
 A candidate trains until the mean of its last 100 games passes 20, or its steps are over. The search uses seeds from
-100 on; the preset that was chosen is measured on others, by `results.py`. A run that is stopped goes on from its
-checkpoint.
+100 on; the preset that was chosen is measured on others, by `results.py`, and so were two that were the preset for
+a while, to the end of their steps: `1200k` and `score-and-field`. A run that is stopped goes on from its checkpoint.
 """
 
 from __future__ import annotations
