@@ -149,7 +149,7 @@ WORKLOADS = {
                 "clip_epsilon": 0.1, "value_coef": 0.5, "entropy_coef": 0.01, "max_gradient_norm": 0.5,
             },
         ),
-        steps=20_480, quick_steps=6_144, sides=pong_sides(least_ratio=2.2),
+        steps=20_480, quick_steps=4_096, sides=pong_sides(least_ratio=2.2),
     ),
     "pong-a2c": Workload(
         title="A2C, Pong, Nature network (Stable-Baselines3 zoo)",
@@ -160,7 +160,7 @@ WORKLOADS = {
                 "max_gradient_norm": 0.5,
             },
         ),
-        steps=24_000, quick_steps=8_000, sides=pong_sides(least_ratio=2.4),
+        steps=24_000, quick_steps=4_000, sides=pong_sides(least_ratio=2.4),
     ),
     "pong-dqn": Workload(
         title="DQN, Pong, Nature network, a batch of 32 for every 4 environment steps (Mnih et al. 2015)",
@@ -171,7 +171,7 @@ WORKLOADS = {
                 "replay_size": 20_000, "learning_starts": 512, "max_gradient_norm": 10.0,
             },
         ),
-        steps=8_192, quick_steps=4_096, sides=pong_sides(least_ratio=2.5),
+        steps=8_192, quick_steps=2_048, sides=pong_sides(least_ratio=2.5),
     ),
 }  # fmt: skip
 
@@ -207,10 +207,10 @@ def has_result(folder: pathlib.Path, name: str) -> bool:
 
 
 def sized(workload: Workload, quick: bool) -> Workload:
-    """As it is or, for a quick run, shorter and without the peer on one thread."""
+    """As it is or, for a quick run, shorter and without the peer on one thread and our own float32."""
     if not quick:
         return workload
-    sides = {name: side for name, side in workload.sides.items() if side.threads != 1}
+    sides = {name: side for name, side in workload.sides.items() if side.threads != 1 and name != "float32"}
     return dataclasses.replace(workload, steps=workload.quick_steps, sides=sides)
 
 
