@@ -13,6 +13,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from kerasrl_pg.envs import gridworld_gymnasium as _gridworld  # noqa: F401  registers its id with Gymnasium
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages, not its errors
 
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen"

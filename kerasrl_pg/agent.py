@@ -51,6 +51,7 @@ class Agent:
         steps: environment steps of training so far.
         updates: updates of the algorithm so far.
         environment: what it was trained on.
+        num_envs: environments side by side when it was trained last; None before.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Agent:
         self.observation_space = observation_space
         self.action_space = action_space
         self.environment = environment
+        self.num_envs: int | None = None
         self.strategy = strategy
         self.policy = policy_of(algorithm, model, observation_space, action_space)
         self.learner = Learner(self._for_training(self.policy), optimizer, strategy)
@@ -241,6 +243,7 @@ class Agent:
             "environment": self.environment.id if self.environment else None,
             "protocol": self.environment.protocol if self.environment else {},
             "env_options": self.environment.options if self.environment else {},
+            "num_envs": self.num_envs,
             "algorithm": {
                 "name": type(self.algorithm).__name__,
                 "settings": settings_to_json(self.algorithm),
@@ -368,6 +371,7 @@ def load_agent(
         strategy=strategy,
     )
     agent.steps, agent.updates = description["steps"], description["updates"]
+    agent.num_envs = description["num_envs"]
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
     with np.load(directory / "training.npz") as arrays:
         agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
@@ -392,4 +396,5 @@ def _environment(env: EnvLike | Environment | None, description: dict[str, Any])
         return None
     protocol_type = protocol_of(description["environment"])
     protocol = None if protocol_type is None else protocol_type(**description["protocol"])
-    return make_env(description["environment"], protocol=protocol)
+    options = description["env_options"]
+    return make_env(description["environment"], protocol=protocol, env_options=options)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env
+from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
 from kerasrl_pg.models.precision import mixed_precision_policy
@@ -42,7 +42,7 @@ def check_numbers(
     """Raise ValueError for a number that is out of its range."""
     named = [("steps", steps, 1), *(("seed", seed, 0) for seed in seeds), ("eval_episodes", eval_episodes, 0)]
     for name, value, least in named:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     if steps_per_epoch is not None and (not isinstance(steps_per_epoch, int) or steps_per_epoch < 1):
         raise ValueError(f"steps_per_epoch must be a positive integer, got {steps_per_epoch!r}")
@@ -59,11 +59,11 @@ def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None
         if not is_algorithm and not isinstance(algorithm, Agent):
             raise TypeError(f"algorithm must be a name, an algorithm such as PPO(), or an Agent, got {algorithm!r}")
         return None, None
-    env_id = env if isinstance(env, str) else None
+    env_id = env.rpartition(":")[2] if isinstance(env, str) else None
     if algorithm in PRESETS:
         preset = PRESETS[algorithm]
-        if env_id is not None and env_id != preset.env:
-            raise ValueError(f"preset {algorithm!r} is for {preset.env}, not for {env_id}")
+        if env_id is not None:
+            _check_preset(preset, env_id)
         return preset.algorithm, preset
     if algorithm not in ALGORITHMS:
         close = difflib.get_close_matches(algorithm, [*ALGORITHMS, *PRESETS], n=3, cutoff=0.4)
@@ -86,12 +86,25 @@ def environment_of(
     in_graph: bool,
     protocol: Protocol | None,
 ) -> Environment:
-    """`make_env`, with the preset's number of environments, options and protocol where none are asked for."""
-    if preset is not None:
-        num_envs = preset.num_envs if num_envs is None else num_envs
-        env_options = preset.env_options if env_options is None else env_options
+    """`make_env`, with the preset's number of environments, options and protocol where nothing else is asked for.
+
+    An object has options and a protocol already, and knows how many it is.
+    """
+    if preset is not None and isinstance(env, str):
+        env_options = {**preset.env_options, **(env_options or {})}
         protocol = preset.protocol if protocol is None else protocol
-    return make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
+    if preset is not None and num_envs is None and own_number(env) is None:
+        num_envs = preset.num_envs
+    made = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
+    if preset is not None and made.spec_id is not None:
+        _check_preset(preset, made.spec_id)
+    return made
+
+
+def _check_preset(preset: Preset, env_id: str) -> None:
+    if preset.env != env_id:
+        name = next(name for name, each in PRESETS.items() if each is preset)
+        raise ValueError(f"preset {name!r} is for {preset.env}, not for {env_id}")
 
 
 def settings_of(algorithm: Any, name: str | None, preset: Preset | None, steps: int, num_envs: int) -> Settings:

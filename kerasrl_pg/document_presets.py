@@ -6,21 +6,18 @@ import functools
 
 import keras
 from gymnasium import spaces
-from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, CrossEntropy, PolicyGradient, Reinforce
 from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk
 from kerasrl_pg.optimizers import RMSpropFromOne
-from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam, fused_adam
+from kerasrl_pg.settings import TORCH_EPSILON, ModelBuilder, Preset, Settings, adam, fused_adam, linear
 
 LESSON = "a lesson on policy-based methods"
 LAB = "a laboratory on the policy gradient"
 DEEP_Q = "a study of Pong by value and by policy"
 HANDS_ON = "a notebook on the actor-critic method"
 TUTORIAL = "a tutorial on function approximation"
-TORCH_EPSILON = 1e-8
-"""Of PyTorch's Adam, which all these documents use."""
 
 
 def policy_only(units: int, dropout: float = 0.0) -> ModelBuilder:
@@ -105,7 +102,7 @@ def _lab(baseline):
 
 def _pong_a2c(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=4)
-    rate = PolynomialDecay(7e-4, steps // (4 * num_envs), end_learning_rate=0.0)
+    rate = linear(7e-4, 0.0, steps // (4 * num_envs))
     model = functools.partial(standardized_convolutions, head_units=(512,))
     return Settings(algorithm=algorithm, optimizer=fused_adam(rate), model=model, mixed_precision="auto")
 

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from kerasrl_pg.envs.make import EnvLike, Protocol, make_env
+from kerasrl_pg.envs.make import EnvLike, Protocol, make_env, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.presets import PRESETS
 
@@ -24,7 +24,7 @@ class EnvironmentCard:
     """What `describe` found; it prints as a card, in a notebook too."""
 
     id: str | None
-    """Its Gymnasium id; None for an object."""
+    """The id that it is registered by; None where there is none."""
     observation_space: gymnasium.Space
     """Of one environment, as the agent sees it."""
     action_space: gymnasium.Space
@@ -84,21 +84,19 @@ def describe(
           trains in graph           yes
           presets                   pendulum-ppo
     """
-    own_number = None if hasattr(env, "num_envs") or isinstance(env, gymnasium.Env) else 1
-    environment = make_env(env, num_envs=own_number, protocol=protocol, env_options=env_options)
+    environment = make_env(env, num_envs=own_number(env) or 1, protocol=protocol, env_options=env_options)
     training = environment.make_training()
     in_graph = not isinstance(training, VectorAdapter)
     if isinstance(training, VectorAdapter):
         training.close()
-    name = environment.id and environment.id.rpartition(":")[2]  # without the module that registers it
     return EnvironmentCard(
-        id=name,
+        id=environment.spec_id,
         observation_space=training.observation_space,
         action_space=training.action_space,
         max_episode_steps=environment.max_episode_steps,
         reward_threshold=environment.reward_threshold,
         in_graph=in_graph,
-        presets=tuple(preset for preset, settings in PRESETS.items() if settings.env == name),
+        presets=tuple(preset for preset, settings in PRESETS.items() if settings.env == environment.spec_id),
         protocol=environment.protocol,
         options=environment.options,
     )

@@ -21,7 +21,7 @@ from kerasrl_pg.building import (
     settings_of,
     updates_of_epoch,
 )
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env
+from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.learner import num_workers
 from kerasrl_pg.saving import whole_agent
@@ -65,7 +65,8 @@ def fit_agent(
         steps: environment steps, all environments together. Training ends after the update that reaches it.
         seed: of weights, environments, actions and minibatches. The same seed gives the same agent on the same machine;
             a `model` of your own has the weights that its own initializers give it.
-        num_envs: environments side by side; None for the preset's number, or 8.
+        num_envs: environments side by side; None for the number of the preset, or of the agent that is trained further,
+            or 8.
         model: a Keras model with the outputs that the algorithm learns from (policy and value, or action values), or
             one without heads to use as a trunk; or a function that builds either,
             `build(observation_space, action_space, seed=...)`.
@@ -84,7 +85,8 @@ def fit_agent(
         in_graph: False steps the Gymnasium environment even if it has a twin.
         jit_compile: compile with XLA; None where it pays.
         protocol: how a game is presented: an `AtariProtocol` or a `DoomProtocol`.
-        env_options: keyword arguments with which an id is made, as `gymnasium.make` takes them.
+        env_options: keyword arguments with which an id is made, as `gymnasium.make` takes them; those of a preset stay
+            where they are not named.
         verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
 
     Returns:
@@ -103,7 +105,10 @@ def fit_agent(
     """
     check_numbers(steps, (seed,), eval_episodes, steps_per_epoch, stop_return, verbose)
     _check_objects(callbacks, strategy)
+    steps, seed = int(steps), int(seed)
     algorithm_name, preset = find_preset(env, algorithm)
+    if isinstance(algorithm, Agent) and num_envs is None and own_number(env) is None:
+        num_envs = algorithm.num_envs
     environment = environment_of(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
@@ -129,6 +134,7 @@ def fit_agent(
         settings = settings_of(algorithm, algorithm_name, preset, steps, training.num_envs)
         agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
     agent.check_spaces(training)
+    agent.num_envs = training.num_envs
 
     updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
     engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)

@@ -16,7 +16,7 @@ from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradie
 from kerasrl_pg.document_presets import DOCUMENT_PRESETS, standardized_convolutions
 from kerasrl_pg.envs.doom import DoomProtocol
 from kerasrl_pg.models import actor_critic, mlp_trunk, q_network
-from kerasrl_pg.settings import Preset, Settings, adam, fused_adam
+from kerasrl_pg.settings import Preset, Settings, adam, fused_adam, linear
 from kerasrl_pg.value_presets import VALUE_PRESETS
 
 
@@ -40,7 +40,7 @@ def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO | A2C
         raise ValueError("a schedule needs an algorithm whose rollout_length is a number, got None")
     updates = math.ceil(steps / (algorithm.rollout_length * num_envs))
     per_update = algorithm.epochs * algorithm.num_minibatches if isinstance(algorithm, PPO) else 1
-    return PolynomialDecay(start, updates * per_update, end_learning_rate=0.0)
+    return linear(start, 0.0, updates * per_update)
 
 
 def _cartpole_ppo(steps: int, num_envs: int) -> Settings:

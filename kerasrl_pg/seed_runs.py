@@ -196,12 +196,13 @@ def fit_seeds(
         >>> returns.shape
         (2, 4)
     """
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    chosen = tuple(range(seeds)) if isinstance(seeds, int | np.integer) else tuple(seeds)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")
     if isinstance(model, keras.Model):
         raise TypeError(f"model must be a function that builds one for each seed, got the model {model.name!r}")
     check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
+    chosen = tuple(map(int, chosen))
     name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent):
         raise TypeError("fit_seeds begins anew with every seed: it takes an algorithm or a name, not an Agent")
@@ -211,6 +212,7 @@ def fit_seeds(
     training = environment.make_training()
     settings = settings_of(algorithm, name, preset, steps, training.num_envs)
     agent = new_agent(settings, model, optimizer, training, environment, chosen[0], None, mixed_precision)
+    agent.num_envs = training.num_envs
     updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
     engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
     fresh_optimizer = [np.array(variable) for variable in agent.optimizer.variables]
@@ -271,6 +273,8 @@ def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> 
     """
     if not algorithms:
         raise ValueError("algorithms must name at least one")
+    for algorithm in algorithms.values():
+        find_preset(env, algorithm)  # a wrong name is told before the first has trained
     return {name: fit_seeds(env, algorithm, **arguments) for name, algorithm in algorithms.items()}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import keras
+from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg.models import default_model
 from kerasrl_pg.optimizers import FusedAdam
@@ -15,6 +16,9 @@ ModelBuilder = Callable[..., keras.Model]
 """`build(observation_space, action_space, seed=...) -> keras.Model`."""
 ModelLike: TypeAlias = keras.Model | ModelBuilder
 """What `fit_agent` takes for a model."""
+
+TORCH_EPSILON = 1e-8
+"""Of PyTorch's Adam, which the documents use that presets come from."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,11 @@ class Preset:
     """Keyword arguments with which the environment is made."""
     protocol: Any = None
     """How the game is presented, an `AtariProtocol` or a `DoomProtocol`; None for its default."""
+
+
+def linear(start: float, end: float, steps: int) -> PolynomialDecay:
+    """A schedule from `start` to `end` in a straight line; a training too short for a step of it has one."""
+    return PolynomialDecay(start, max(1, steps), end_learning_rate=end)
 
 
 def adam(learning_rate: Any, epsilon: float = 1e-5) -> keras.optimizers.Optimizer:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import keras
 from gymnasium import spaces
-from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
+from kerasrl_pg.envs.atari import AtariProtocol
 from kerasrl_pg.models import PatchConv2D, dueling_q_network, mlp_trunk, nature_conv_trunk, q_network
-from kerasrl_pg.settings import ModelBuilder, Preset, Settings, adam, fused_adam
+from kerasrl_pg.settings import TORCH_EPSILON, ModelBuilder, Preset, Settings, adam, fused_adam, linear
 
 ZOO = "Stable-Baselines3 zoo, dqn.yml"
 PONG = "a study of Pong by value and by policy"
@@ -33,7 +33,7 @@ VARIANTS: dict[str, dict] = {
 def variant_of(name: str, algorithm: DQN, steps: int) -> DQN:
     """DQN as the variant has it, importance exponents growing to 1 by the end of the training."""
     if name == "prioritized-dqn":
-        importance = PolynomialDecay(0.4, steps, end_learning_rate=1.0)
+        importance = linear(0.4, 1.0, steps)
         return dataclasses.replace(algorithm, sampler=Prioritized(importance_exponent=importance))
     return dataclasses.replace(algorithm, **VARIANTS[name])
 
@@ -46,6 +46,17 @@ def network_of(name: str, trunk: Callable[[int], keras.Model]) -> ModelBuilder:
             baseline = "max" if "max" in name else "mean"
             return dueling_q_network(observation_space, action_space, trunk=trunk(seed), baseline=baseline, seed=seed)
         return q_network(observation_space, action_space, trunk=trunk(seed), seed=seed)
+
+    return build
+
+
+def grid_network_of(name: str) -> ModelBuilder:
+    """The variant's network on the tutorial's convolutions or, where an observation is no grid, on a perceptron."""
+
+    def build(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
+        is_grid = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 3
+        trunk = grid_trunk if is_grid else lambda seed: mlp_trunk((50, 50), activation="relu", seed=seed)
+        return network_of(name, trunk)(observation_space, action_space, seed)
 
     return build
 
@@ -78,13 +89,13 @@ def _cartpole(name: str) -> Callable[[int, int], Settings]:
             target_every=50,
             replay_size=50_000,
             learning_starts=5_000,
-            epsilon=PolynomialDecay(1.0, steps // 5, end_learning_rate=0.05),
+            epsilon=linear(1.0, 0.05, steps // 5),
             # The squared error: falling is rare and worth minus a hundred, which Huber's linear tail hardly counts, and
             # action values then grow without bound.
             huber_delta=None,
             max_gradient_norm=10.0,
         )
-        rate = PolynomialDecay(1e-3, steps // num_envs, end_learning_rate=0.0)
+        rate = linear(1e-3, 0.0, steps // num_envs)
         trunk = network_of(name, lambda seed: mlp_trunk((128, 128), activation="relu", seed=seed))
         return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=trunk)
 
@@ -99,7 +110,7 @@ def _acrobot(steps: int, num_envs: int) -> Settings:
         target_every=250,
         replay_size=50_000,
         learning_starts=1_000,
-        epsilon=PolynomialDecay(1.0, round(0.12 * steps), end_learning_rate=0.1),
+        epsilon=linear(1.0, 0.1, round(0.12 * steps)),
         max_gradient_norm=10.0,
     )
     return Settings(algorithm=algorithm, optimizer=adam(6.3e-4), model=network_of("dqn", wide_trunk))
@@ -112,9 +123,9 @@ def _grid_nfq(steps: int, num_envs: int) -> Settings:
         gradient_steps=100,
         batch_size=32,
         discount=0.9,
-        epsilon=PolynomialDecay(1.0, steps, end_learning_rate=0.6),
+        epsilon=linear(1.0, 0.6, steps),
     )
-    rate = PolynomialDecay(1e-3, steps // algorithm.rollout_length * algorithm.gradient_steps, end_learning_rate=0.0)
+    rate = linear(1e-3, 0.0, steps // algorithm.rollout_length * algorithm.gradient_steps)
     trunk = network_of("dqn", lambda seed: mlp_trunk((50, 50), activation="relu", seed=seed))
     return Settings(algorithm=algorithm, optimizer=adam(rate), model=trunk)
 
@@ -129,12 +140,10 @@ def _grid(name: str) -> Callable[[int, int], Settings]:
             replay_size=100_000,
             learning_starts=100,
             # With the tutorial's 0.25 alone, some cells are seen too rarely to be learned.
-            epsilon=PolynomialDecay(1.0, steps // 2, end_learning_rate=0.25),
+            epsilon=linear(1.0, 0.25, steps // 2),
         )
-        rate = PolynomialDecay(5e-4, steps, end_learning_rate=0.0)
-        return Settings(
-            algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=network_of(name, grid_trunk)
-        )
+        rate = linear(5e-4, 0.0, steps)
+        return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=grid_network_of(name))
 
     return build
 
@@ -149,7 +158,7 @@ def _pong(name: str) -> Callable[[int, int], Settings]:
             target_every=10_000 // 4,
             replay_size=100_000,
             learning_starts=10_000,
-            epsilon=PolynomialDecay(1.0, 100_000, end_learning_rate=0.02),
+            epsilon=linear(1.0, 0.02, 100_000),
         )
         return Settings(
             algorithm=variant_of(name, algorithm, steps),
@@ -159,6 +168,43 @@ def _pong(name: str) -> Callable[[int, int], Settings]:
         )
 
     return build
+
+
+def _pong_document(name: str) -> Callable[[int, int], Settings]:
+    """As the document has it; what is not named here are the defaults of `DQN`."""
+
+    def build(steps: int, num_envs: int) -> Settings:
+        algorithm = DQN(rollout_length=4, gradient_steps=num_envs, target_every=10_000 // 4)
+        return Settings(
+            algorithm=variant_of(name, algorithm, 1_000_000),
+            optimizer=keras.optimizers.RMSprop(2.5e-4, momentum=0.95),
+            model=network_of(name, lambda seed: nature_conv_trunk(seed=seed)),
+            mixed_precision="auto",
+        )
+
+    return build
+
+
+def _grid_nfq_document(steps: int, num_envs: int) -> Settings:
+    trunk = network_of("dqn", lambda seed: mlp_trunk((50, 50), activation="relu", seed=seed))
+    return Settings(algorithm=NFQ(discount=0.9, learning_starts=10), optimizer=adam(1e-3, TORCH_EPSILON), model=trunk)
+
+
+def _grid_dqn_document(steps: int, num_envs: int) -> Settings:
+    algorithm = DQN(
+        rollout_length=1,
+        batch_size=10,
+        discount=0.9,
+        target_every=25,
+        replay_size=100_000,
+        learning_starts=10,
+        epsilon=0.25,
+        huber_delta=None,
+    )
+    return Settings(algorithm=algorithm, optimizer=adam(5e-4, TORCH_EPSILON), model=grid_network_of("dqn"))
+
+
+GRID_OPTIONS = {"task": "simple", "observation": "grid", "max_episode_steps": 50}
 
 
 def _presets_of_variants() -> dict[str, Preset]:
@@ -174,8 +220,19 @@ def _presets_of_variants() -> dict[str, Preset]:
             steps=30_000,
             build=_grid(name),
             source=f"{TUTORIAL}; more exploration at first, a falling learning rate",
-            env_options={"task": "simple", "observation": "grid", "max_episode_steps": 50},
+            env_options=GRID_OPTIONS,
         )
+        if name != "n-step-dqn":
+            presets[f"pong-{name}-document"] = Preset(
+                env="ALE/Pong-v5",
+                algorithm="dqn",
+                num_envs=8,
+                steps=10_000_000,
+                build=_pong_document(name),
+                source=f"{PONG}; 8 games side by side",
+                only_by_name=True,
+                protocol=AtariProtocol(crop=(14, 196, 8, 159), max_frames=4_000),  # 1,000 steps
+            )
     return presets
 
 
@@ -190,6 +247,26 @@ VALUE_PRESETS: dict[str, Preset] = {
         build=_grid_nfq,
         source=f"{TUTORIAL}; fitted by larger batches on frozen targets, and more exploration at first",
         env_options={"task": "simple", "observation": "coordinates"},
+    ),
+    "grid-nfq-document": Preset(
+        env="kerasrl_pg/GridWorld-v0",
+        algorithm="nfq",
+        num_envs=1,
+        steps=40_000,
+        build=_grid_nfq_document,
+        source=TUTORIAL,
+        only_by_name=True,
+        env_options={"task": "simple", "observation": "coordinates"},
+    ),
+    "grid-dqn-document": Preset(
+        env="kerasrl_pg/GridWorld-v0",
+        algorithm="dqn",
+        num_envs=1,
+        steps=25_000,
+        build=_grid_dqn_document,
+        source=TUTORIAL,
+        only_by_name=True,
+        env_options=GRID_OPTIONS,
     ),
     "pong-dqn": Preset(
         env="ALE/Pong-v5",

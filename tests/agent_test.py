@@ -258,3 +258,11 @@ def test_a_learning_rate_that_a_callback_moved_is_kept(tmp_path):
     agent = fit(EPOCH, model=small_model(), optimizer=keras.optimizers.Adam(0.01), callbacks=[halve])
     loaded = krl.load_agent(agent.save(tmp_path / "agent"))
     assert float(loaded.optimizer.learning_rate) == pytest.approx(0.005)
+
+
+def test_an_agent_is_loaded_with_the_options_of_its_environment(tmp_path):
+    options = {"task": "obstacle", "observation": "coordinates"}
+    agent = fit(10, env="kerasrl_pg/GridWorld-v0", env_options=options)
+    loaded = krl.load_agent(agent.save(tmp_path / "agent"))
+    assert loaded.environment.options == options
+    assert loaded.evaluate(episodes=1).returns == agent.evaluate(episodes=1).returns

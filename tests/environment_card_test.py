@@ -115,3 +115,9 @@ def test_a_users_environment_is_left_open():
 def test_an_unknown_id_is_an_error_that_names_the_closest():
     with pytest.raises(ValueError, match="unknown environment 'CartPole-v7'; did you mean"):
         krl.describe("CartPole-v7")
+
+
+def test_an_object_is_known_by_the_id_in_its_spec():
+    card = krl.describe(gymnasium.make("CartPole-v1"))
+    assert card.id == "CartPole-v1"
+    assert "cartpole-ppo" in card.presets

@@ -381,3 +381,16 @@ def test_an_agent_is_trained_further_only_as_what_it_is(tmp_path):
     with pytest.raises(ValueError, match="holds an agent of A2C, not of 'ppo': choose another path"):
         fit(algorithm="ppo", checkpoint=path)
     assert krl.load_agent(path).steps == 10
+
+
+def test_an_agent_is_trained_further_with_as_many_environments_unless_told_otherwise(tmp_path):
+    agent = krl.load_agent(fit(num_envs=3, steps=15).save(tmp_path / "agent"))
+    fit(algorithm=agent, num_envs=None, steps=15)
+    assert (agent.num_envs, agent.steps) == (3, 30)
+    fit(algorithm=agent, num_envs=4, steps=20)
+    assert (agent.num_envs, agent.steps) == (4, 50)
+
+
+def test_numpys_integers_are_integers(tmp_path):
+    agent = fit(seed=np.int64(3), steps=np.int32(20))
+    assert krl.load_agent(agent.save(tmp_path / "agent")).seed == 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gymnasium
 import keras
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from gymnasium import spaces
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.building import environment_of
+from kerasrl_pg.building import environment_of, find_preset
+from kerasrl_pg.envs.acrobot import Acrobot
 from kerasrl_pg.envs.doom import is_doom
 from kerasrl_pg.envs.make import find_spec, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -54,7 +56,7 @@ def test_exploration_begins_with_random_actions_or_stays_and_does_not_end_after_
     epsilon = preset.build(steps, preset.num_envs).algorithm.epsilon
     if isinstance(epsilon, keras.optimizers.schedules.LearningRateSchedule):
         assert float(epsilon(0)) == 1.0
-        if name != "pong-dqn":  # its exploration has a length of its own
+        if not name.startswith("pong"):  # their exploration has a length of its own
             assert float(epsilon(steps)) == float(epsilon(2**31 - 1))
         assert float(epsilon(2**31 - 1)) < 1.0
 
@@ -85,12 +87,15 @@ def test_every_algorithm_has_defaults():
         assert build().algorithm == ALGORITHMS[name]()
 
 
+ASKED: dict = {"num_envs": None, "env_options": None, "in_graph": True, "protocol": None}
+"""Nothing, of `environment_of`."""
+
+
 def test_what_is_asked_for_goes_before_what_the_preset_has():
     preset = dataclasses.replace(PRESETS["pong-ppo"], protocol=krl.AtariProtocol(size=64))
-    asked = {"num_envs": None, "env_options": None, "in_graph": True, "protocol": None}
-    made = environment_of(preset.env, preset, **asked)
+    made = environment_of(preset.env, preset, **ASKED)
     assert (made.protocol["size"], made.make_training().num_envs) == (64, 8)
-    made = environment_of(preset.env, preset, **{**asked, "num_envs": 2, "protocol": krl.AtariProtocol(size=84)})
+    made = environment_of(preset.env, preset, **{**ASKED, "num_envs": 2, "protocol": krl.AtariProtocol(size=84)})
     assert (made.protocol["size"], made.make_training().num_envs) == (84, 2)
 
 
@@ -118,3 +123,52 @@ def test_an_algorithms_name_means_the_preset_of_the_environment():
 def test_a_name_that_does_not_fit_is_an_error_that_helps(env, name, message):
     with pytest.raises(ValueError, match=message):
         krl.fit_agent(env, name, steps=256, verbose=0)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+@pytest.mark.parametrize("steps", [1, 10])
+def test_a_preset_makes_settings_for_a_training_of_a_few_steps_too(preset, steps):
+    assert type(preset.build(steps, preset.num_envs).algorithm) is ALGORITHMS[preset.algorithm]
+
+
+GRID = "kerasrl_pg/GridWorld-v0"
+
+
+def test_an_option_changes_one_of_the_presets_and_leaves_the_others():
+    agent = krl.fit_agent(GRID, "grid-nfq", steps=10, env_options={"task": "obstacle"}, verbose=0, jit_compile=False)
+    assert agent.environment.options == {"task": "obstacle", "observation": "coordinates"}
+
+
+def test_the_grids_preset_reads_other_observations_too():
+    build = PRESETS["grid-dqn"].build(1_000, 1).model
+    for observation in ("index", "one_hot", "coordinates", "grid"):
+        environment = krl.GridWorld(num_envs=1, observation=observation)
+        assert build(environment.observation_space, environment.action_space).output_shape == (None, 4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gymnasium.make("Acrobot-v1"),
+        lambda: gymnasium.make_vec("Acrobot-v1", num_envs=2),
+        lambda: Acrobot(num_envs=2),
+        lambda: lambda: gymnasium.make("Acrobot-v1"),
+    ],
+    ids=["object", "vector", "graph", "function"],
+)
+def test_a_preset_for_another_environment_is_refused_whatever_the_environment_is(make):
+    with pytest.raises(ValueError, match="preset 'cartpole-a2c' is for CartPole-v1, not for Acrobot-v1"):
+        krl.fit_agent(make(), "cartpole-a2c", steps=10, verbose=0)
+
+
+def test_an_object_keeps_its_own_options_number_and_time_limit():
+    world = krl.GridWorld(num_envs=3, task="obstacle", observation="grid")
+    assert environment_of(world, PRESETS["grid-dqn"], **ASKED).make_training() is world
+    limited = gymnasium.make("CartPole-v1", max_episode_steps=7)
+    made = environment_of(limited, PRESETS["cartpole-actor-critic"], **ASKED)
+    assert (made.make_training().num_envs, made.max_episode_steps) == (1, 7)
+
+
+def test_a_preset_is_found_for_an_id_that_names_its_module():
+    assert find_preset("gymnasium:CartPole-v1", "cartpole-ppo") == ("ppo", PRESETS["cartpole-ppo"])
+    assert find_preset("gymnasium:CartPole-v1", "ppo") == ("ppo", PRESETS["cartpole-ppo"])

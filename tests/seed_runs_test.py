@@ -248,3 +248,14 @@ def test_bad_input_is_named(trained):
         trained.interquartile_mean("losss")
     with pytest.raises(ValueError, match="algorithms must name at least one"):
         fit_sweep("CartPole-v1", {}, steps=10)
+
+
+def test_seeds_may_be_numpys():
+    assert [run.seed for run in seeds_of(SHORT_A2C, seeds=np.arange(2)).runs] == [0, 1]
+    assert [run.seed for run in seeds_of(SHORT_A2C, seeds=np.int64(1)).runs] == [0]
+
+
+def test_a_sweep_names_a_wrong_algorithm_before_it_trains_any(capsys):
+    with pytest.raises(ValueError, match="unknown algorithm 'pppo'"):
+        fit_sweep("CartPole-v1", {"right": SHORT_A2C, "wrong": "pppo"}, seeds=1, steps=10)
+    assert capsys.readouterr().out == ""

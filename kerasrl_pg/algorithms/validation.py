@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
+
+LAST_STEP = 2**31 - 1
 
 
 def check_range(
@@ -60,16 +63,21 @@ def check_choice(algorithm: Any, name: str, choices: tuple[str, ...]) -> None:
 
 
 def check_schedule(algorithm: Any, name: str, low: float, high: float, *, above: bool = False) -> None:
-    """Require a number as `check_range` does, or a Keras schedule that begins and ends in [low, high].
+    """Require a number as `check_range` does, or a Keras schedule that stays in [low, high] as far as it can be seen.
+
+    Looked at are powers of four, and the steps that the schedule's settings name, such as boundaries.
 
     Raises:
-        ValueError: the number, or the schedule's value at step 0 or at the end of int32, is outside.
+        ValueError: the number, or the schedule's value at a step that was looked at, is outside.
     """
     value = getattr(algorithm, name)
     if not isinstance(value, LearningRateSchedule):
         check_range(algorithm, name, low, high, above=above)
         return
-    for step in (0, 2**31 - 1):
+    named = tf.nest.flatten([*value.get_config().values()])
+    steps = {int(step) for step in named if isinstance(step, int | float) and 1 <= step < LAST_STEP}
+    around = {step + offset for step in steps for offset in (-1, 0, 1)}
+    for step in sorted({0, *(4**power for power in range(16)), *around, sum(steps), LAST_STEP}):
         at_step = float(value(step))
         if not low <= at_step <= high:
             raise ValueError(

@@ -119,6 +119,11 @@ class GraphReplay:
         beside = 4 + 4 + 1 + 1 + (0 if self.prioritized is None else 4)  # action, reward, terminated, ended, priority
         return self.num_rows * self.num_envs * (2 * observation + beside)
 
+    @property
+    def most(self) -> int:
+        """How many transitions can be drawn when it is full."""
+        return self.num_envs * (self.num_rows - self.n_step + 1)
+
     def empty(self) -> ReplayState:
         """The state before the first `add`."""
         size = [self.num_rows, self.num_envs]

@@ -114,6 +114,11 @@ class Replay:
         """Memory that it takes when full, in bytes, that of the sampler included."""
         return sum(array.nbytes for array in self._rings.values()) + self.sampler.nbytes
 
+    @property
+    def most(self) -> int:
+        """How many transitions can be drawn when it is full and no episode has ended."""
+        return self.num_envs * (self._slots - self.n_step - self._frames_per_observation + 1)
+
     def start(self, observation: Any) -> None:
         """Begin N episodes, after a reset.
 
@@ -217,7 +222,8 @@ class Replay:
         if arrays["layout"].tolist() != self._layout().tolist():
             raise ValueError(
                 "the stored replay has [num_envs, places of each, stack, n_step] = "
-                f"{arrays['layout'].tolist()}, this one {self._layout().tolist()}"
+                f"{arrays['layout'].tolist()}, this one {self._layout().tolist()}: to go on with it, the same "
+                "num_envs is needed, and the same algorithm"
             )
         for name, ring in self._rings.items():
             stored = arrays.get(name, np.zeros([0, 0]))  # once each: a file may have to be read for it

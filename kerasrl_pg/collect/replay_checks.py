@@ -35,6 +35,27 @@ def check_settings(*, num_envs: int, capacity: int, n_step: int, discount: float
         )
 
 
+def check_room(replay_size: int, most: int, batch_size: int) -> None:
+    """Raise ValueError where a replay can never hold the transitions of a batch.
+
+    Args:
+        replay_size: observations of all environments together.
+        most: transitions that can be drawn at once, when it is full.
+        batch_size: transitions of a gradient step.
+
+    Example:
+        >>> check_room(replay_size=32, most=16, batch_size=32)
+        Traceback (most recent call last):
+        ...
+        ValueError: replay_size=32 keeps at most 16 transitions of these environments, fewer than a batch of 32
+    """
+    if most < batch_size:
+        raise ValueError(
+            f"replay_size={replay_size} keeps at most {most} transitions of these environments, fewer than a batch of "
+            f"{batch_size}"
+        )
+
+
 def check_positive(name: str, value: int) -> None:
     """Raise ValueError unless `value` is an integer of at least 1.
 

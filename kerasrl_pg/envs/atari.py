@@ -57,6 +57,10 @@ class AtariProtocol:
     """(top, bottom, left, right) of the region of the 210 x 160 screen that is made small; None for all of it."""
 
     def __post_init__(self):
+        for name, least in (("noop_max", 0), ("frame_skip", 1), ("max_frames", 1), ("stack", 1), ("size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         if self.crop is not None:
             crop = check_crop(self.crop, *SCREEN, self.size)  # JSON makes a list of it
             object.__setattr__(self, "crop", crop)

@@ -18,7 +18,7 @@ GRAPH_ENVIRONMENTS: dict[str, Callable[..., TensorEnv]] = {
     "MountainCar-v0": MountainCar,
     "MountainCarContinuous-v0": MountainCarContinuous,
     "Pendulum-v1": Pendulum,
-    GRIDWORLD_ID: GridWorld,  # importing it has registered the id with Gymnasium
+    GRIDWORLD_ID: GridWorld,
 }
 """From a Gymnasium id to the constructor, which takes `num_envs` and then what `gymnasium.make` takes for this id."""
 

@@ -1,4 +1,4 @@
-"""Grid worlds for Gymnasium; importing this module registers `kerasrl_pg/GridWorld-v0`."""
+"""Grid worlds for Gymnasium. `import kerasrl_pg` imports this module, which registers `kerasrl_pg/GridWorld-v0`."""
 
 from __future__ import annotations
 

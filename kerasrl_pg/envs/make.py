@@ -41,6 +41,8 @@ class Environment:
     """From a number of episodes to environments to play them on: the Gymnasium originals where there are any."""
     id: str | None = None
     """Its Gymnasium id, from which it can be made again; None for objects."""
+    spec_id: str | None = None
+    """The id that it was registered by, without the module; of an object what its spec says, wrapped or not."""
     reward_threshold: float | None = None
     """Mean return at which Gymnasium calls it solved."""
     max_episode_steps: int | None = None
@@ -105,6 +107,16 @@ def make_env(
     )
 
 
+def own_number(env: EnvLike) -> int | None:
+    """How many environments an object is; None for what makes as many as it is asked for.
+
+    Example:
+        >>> own_number("CartPole-v1"), own_number(gymnasium.make("CartPole-v1"))
+        (None, 1)
+    """
+    return 1 if isinstance(env, gymnasium.Env) else getattr(env, "num_envs", None)
+
+
 def protocol_of(env_id: str) -> type[AtariProtocol] | type[DoomProtocol] | None:
     """The class of protocols that an id can be presented by; None where there is nothing to choose.
 
@@ -166,6 +178,7 @@ def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: Any, options:
         ),
         make_evaluation=lambda episodes: _vector_env(env_id, min(episodes, most), options),
         id=env_id,
+        spec_id=spec.id,
         reward_threshold=spec.reward_threshold,
         max_episode_steps=options.get("max_episode_steps", spec.max_episode_steps),
         options=options,
@@ -178,6 +191,7 @@ def _from_atari(env_id: str, num_envs: int, protocol: AtariProtocol) -> Environm
         make_training=lambda: make(num_envs),
         make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
         id=env_id,
+        spec_id=find_spec(env_id).id,
         reward_threshold=find_spec(env_id).reward_threshold,
         max_episode_steps=protocol.max_frames // protocol.frame_skip,
         protocol=dataclasses.asdict(protocol),
@@ -192,6 +206,7 @@ def _from_doom(env_id: str, num_envs: int, protocol: DoomProtocol) -> Environmen
         make_training=lambda: make(num_envs),
         make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
         id=env_id,
+        spec_id=find_spec(env_id).id,
         max_episode_steps=make_doom(env_id, 1, protocol).max_episode_steps,
         protocol=dataclasses.asdict(protocol),
         stack=None if protocol.game_variables else protocol.stack,
@@ -275,6 +290,7 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
     return Environment(
         lambda: env,
         lambda _episodes: VectorAdapter(TensorVectorEnv(env)),
+        spec_id=env.gymnasium_id,
         max_episode_steps=env.max_episode_steps,
     )
 
@@ -300,7 +316,11 @@ class _LeftOpen(gymnasium.Wrapper):
 def _facts(spec: Any) -> dict[str, Any]:
     if spec is None:
         return {}
-    return {"reward_threshold": spec.reward_threshold, "max_episode_steps": spec.max_episode_steps}
+    return {
+        "spec_id": spec.id,
+        "reward_threshold": spec.reward_threshold,
+        "max_episode_steps": spec.max_episode_steps,
+    }
 
 
 def _is_tensor_env(env: Any) -> TypeGuard[TensorEnv]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 def same_shape(**inputs: Any) -> list[tf.Tensor]:
     """The inputs as tensors, in order; raises `ValueError` unless their static shapes agree."""
     tensors = [tf.convert_to_tensor(value) for value in inputs.values()]
-    if not all(tensor.shape.is_compatible_with(tensors[0].shape) for tensor in tensors):
+    if not all(one.shape.is_compatible_with(other.shape) for one, other in itertools.combinations(tensors, 2)):
         shapes = ", ".join(f"{name} {tensor.shape}" for name, tensor in zip(inputs, tensors, strict=True))
         raise ValueError(f"inputs must all have the same shape, got {shapes}")
     return tensors

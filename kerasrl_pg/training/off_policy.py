@@ -13,6 +13,7 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.collect.graph_replay import GraphReplay, ReplayState
 from kerasrl_pg.collect.replay import Replay
+from kerasrl_pg.collect.replay_checks import check_room
 from kerasrl_pg.collect.samplers import PrioritizedSampler, UniformSampler
 from kerasrl_pg.collect.shared_memory import shared_tensor
 from kerasrl_pg.collect.tensor_collector import Carry
@@ -44,9 +45,9 @@ class OffPolicyProgram:
         self.length = algorithm.rollout_length
         self._agent = agent
         self._steps_per_update = _steps_per_update(agent, environment.num_envs)
+        rows = math.ceil(algorithm.batch_size / environment.num_envs) + algorithm.n_step - 1  # of a whole batch
         self.updates_before_learning = max(
-            math.ceil(algorithm.learning_starts / self._steps_per_update),
-            math.ceil(algorithm.n_step / self.length) - 1,  # until then there is no transition of n steps
+            math.ceil(algorithm.learning_starts / self._steps_per_update), math.ceil(rows / self.length) - 1
         )
         self._replay = GraphReplay(
             environment.observation_space,
@@ -56,6 +57,7 @@ class OffPolicyProgram:
             discount=algorithm.discount,
             prioritized=algorithm.sampler and (algorithm.sampler.exponent, algorithm.sampler.offset),
         )
+        check_room(algorithm.replay_size, self._replay.most, algorithm.batch_size)
 
     def start(self, seed: tf.Tensor) -> QCarry:
         """Environments at the start of their episodes, and an empty replay."""
@@ -190,7 +192,8 @@ class OffPolicyEngine:
             self._begin_anew(self._env_seed + self.environment.num_envs * self.environment.resets)
         rows = [self._step(rng, tf.constant(steps), seconds) for _ in range(agent.algorithm.rollout_length)]
         *columns, valid = (np.stack(column)[None] for column in zip(*rows, strict=True))  # [1, T, N]
-        learning = steps - self._empty_at >= agent.algorithm.learning_starts and len(self._replay) > 0
+        filled = len(self._replay) >= agent.algorithm.batch_size
+        learning = filled and steps - self._empty_at >= agent.algorithm.learning_starts
         started = time.perf_counter()
         packed = self._learn_from_replay(rng, steps, seconds) if learning else np.zeros(MOST_METRICS, np.float32)
         agent.replay = self._replay
@@ -294,6 +297,7 @@ class OffPolicyEngine:
             discount=algorithm.discount,
             stack=self._stack,
         )
+        check_room(size, replay.most, algorithm.batch_size)
         if self.agent.replay is not None:
             replay.restore(self.agent.replay.arrays())
         return replay

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
-from keras.optimizers.schedules import PolynomialDecay
+from keras.optimizers.schedules import CosineDecay, CosineDecayRestarts, PiecewiseConstantDecay, PolynomialDecay
 
 from kerasrl_pg.algorithms import DQN, Prioritized
 from kerasrl_pg.learner import Learner
@@ -210,7 +210,10 @@ def test_settings_that_do_not_fit_each_other_are_refused():
     ("field", "schedule", "message"),
     [
         ("epsilon", PolynomialDecay(1.5, 10, 0.1), r"DQN: epsilon must stay in \[0, 1\], got 1.5 at step 0 from {'"),
-        ("epsilon", PolynomialDecay(1.0, 10, -0.1), r"DQN: epsilon must stay in \[0, 1\], got -0.1 at step 2147483647"),
+        ("epsilon", PiecewiseConstantDecay([100, 200], [1.0, 1.5, 0.1]), r"got 1.5 at step 101 from"),
+        ("epsilon", CosineDecay(0.1, 1000, warmup_target=2.0, warmup_steps=100), r"got [12][.\d]* at step \d+ from"),
+        ("epsilon", CosineDecayRestarts(1.0, 900, m_mul=2.0), r"got 2 at step 900 from"),
+        ("epsilon", PolynomialDecay(1.0, 10, -0.1), r"DQN: epsilon must stay in \[0, 1\], got -0.1 at step 10 from {"),
     ],
 )
 def test_an_exploration_schedule_out_of_range_is_refused(field, schedule, message):
@@ -221,7 +224,10 @@ def test_an_exploration_schedule_out_of_range_is_refused(field, schedule, messag
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"importance_exponent": PolynomialDecay(0.4, 10, 1.2)}, r"importance_exponent must stay in \[0, 1\], got 1.2"),
+        (
+            {"importance_exponent": PolynomialDecay(0.4, 10, 1.2)},
+            r"importance_exponent must stay .* got 1.12 at step 9",
+        ),
         ({"importance_exponent": -0.1}, r"Prioritized: importance_exponent must be in \[0, 1\], got -0.1"),
         ({"exponent": 1.5}, r"Prioritized: exponent must be in \[0, 1\], got 1.5"),
         ({"offset": 0.0}, r"Prioritized: offset must be in \(0, inf\), got 0.0"),

@@ -136,3 +136,19 @@ def test_a_protocol_is_for_atari_only():
         make_env("CartPole-v1", protocol=SHORT)
     with pytest.raises(ValueError, match=r"repeat_action_probability must be in \[0, 1\], got 25"):
         AtariProtocol(repeat_action_probability=25)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [
+        ("frame_skip", 0, 1),
+        ("stack", 0, 1),
+        ("size", 0, 1),
+        ("max_frames", 0, 1),
+        ("noop_max", -1, 0),
+        ("stack", 1.5, 1),
+    ],
+)
+def test_a_protocol_that_no_game_can_have_is_refused(name, value, least):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least {least}, got {value}"):
+        AtariProtocol(**{name: value})

@@ -2,6 +2,8 @@
 
 import importlib
 import itertools
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -168,3 +170,10 @@ def test_rendering_without_a_mode_says_what_to_do():
     env.reset(seed=0)
     with pytest.warns(UserWarning, match='pass render_mode="rgb_array" or "ansi"'):
         assert env.render() is None
+
+
+def test_importing_the_package_is_enough_for_gymnasium_to_know_it():
+    code = (
+        f"import kerasrl_pg, gymnasium, sys; gymnasium.make({GRIDWORLD_ID!r}); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -174,3 +174,13 @@ def test_gathering_puts_replicas_one_after_the_other(on_two_replicas):
 
 def test_gathering_outside_of_replicas_is_nothing(variant):
     assert variant(ops.gather_across_replicas)(tf.constant([1.0, 2.0])).numpy().tolist() == [1.0, 2.0]
+
+
+def test_shapes_are_compared_with_each_other_where_the_first_is_not_known():
+    @tf.function(input_signature=[tf.TensorSpec(None), tf.TensorSpec([None]), tf.TensorSpec([None, 1])])
+    def merge(unknown, flat, stray):
+        one = tf.constant(1.0)
+        return ops.merge_moments(unknown, flat, one, stray, flat, one)
+
+    with pytest.raises(ValueError, match=r"same shape.*batch_mean \(None, 1\)"):
+        merge(tf.zeros([2]), tf.zeros([2]), tf.zeros([2, 1]))

@@ -236,6 +236,21 @@ def test_a_start_of_learning_within_an_update_waits_for_its_end(learning_starts,
     assert [run(engine).learning for _ in range(4)].index(True) == updates
 
 
+@both
+def test_learning_waits_for_as_many_transitions_as_a_batch_has(engine_of):
+    # After k steps of two environments there are 2 (k - 2) transitions of three steps, while no episode ends.
+    algorithm = DQN(rollout_length=1, n_step=3, batch_size=8, learning_starts=8, replay_size=400, epsilon=0.0)
+    engine = engine_of(algorithm, updates_per_call=1) if engine_of is graph_engine else engine_of(algorithm)
+    assert [run(engine).learning for _ in range(8)].index(True) == 5
+
+
+@both
+def test_a_replay_that_can_never_hold_a_batch_is_refused(engine_of):
+    algorithm = DQN(rollout_length=1, n_step=5, batch_size=16, learning_starts=16, replay_size=20)
+    with pytest.raises(ValueError, match=r"replay_size=20 keeps at most 1[02] transitions .* fewer than a batch of 16"):
+        engine_of(algorithm)
+
+
 def test_calls_of_many_updates_stop_where_learning_starts_and_are_those_of_as_many_calls():
     together, one_by_one = graph_engine(), graph_engine()
     collecting, report = run(together, 4), run(together, 4)
