@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import numbers
 import os
 import pathlib
 import shutil
@@ -176,8 +177,9 @@ class Agent:
         made = self.environment if env is None else env if isinstance(env, Environment) else make_env(env)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
-        if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
+        if not isinstance(episodes, numbers.Integral) or isinstance(episodes, bool) or episodes < 1:
             raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
+        episodes = int(episodes)
         environment = made.make_evaluation(episodes)
         base, draws = seeding.make_seed(seed), itertools.count()
         # The trace itself: half the time of finding it anew at every step.
@@ -371,7 +373,7 @@ def load_agent(
         strategy=strategy,
     )
     agent.steps, agent.updates = description["steps"], description["updates"]
-    agent.num_envs = description["num_envs"]
+    agent.num_envs = description.get("num_envs")
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
     with np.load(directory / "training.npz") as arrays:
         agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])

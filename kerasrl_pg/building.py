@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import numbers
@@ -27,6 +28,8 @@ from kerasrl_pg.training.loop import Engine
 from kerasrl_pg.training.off_policy import OffPolicyEngine, OffPolicyProgram
 from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
 
+RATE_MOVERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+"""Keras' callbacks that set the learning rate, which of an optimizer with a schedule they cannot."""
 EPOCHS = 100
 """Reporting intervals of a training whose `steps_per_epoch` is not given."""
 
@@ -116,6 +119,15 @@ def settings_of(algorithm: Any, name: str | None, preset: Preset | None, steps: 
     names = {cls: name for name, cls in ALGORITHMS.items()}
     default = DEFAULTS[names.get(type(algorithm), "ppo")]()
     return Settings(algorithm=algorithm, optimizer=default.optimizer, model=default.model)
+
+
+def with_constant_learning_rate(settings: Settings) -> Settings:
+    """With the first value of a schedule in the place of it, which callbacks can then change."""
+    config = settings.optimizer.get_config()
+    if not isinstance(config["learning_rate"], Mapping):  # a schedule's settings; a number otherwise
+        return settings
+    config["learning_rate"] = float(keras.optimizers.schedules.deserialize(config["learning_rate"])(0))
+    return dataclasses.replace(settings, optimizer=type(settings.optimizer).from_config(config))
 
 
 def new_agent(

@@ -5,10 +5,12 @@ Commands import what they need themselves: TensorFlow takes seconds to load, and
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -80,7 +82,7 @@ def fit(
     plot: Annotated[pathlib.Path | None, typer.Option(help="File for the learning curve: .png, .svg or .pdf.")] = None,
 ) -> None:
     """Train an agent, with a progress bar. Nothing that exists is overwritten."""
-    _check_outputs([save, export, csv, plot])
+    _check_outputs({"--save": save, "--export": export, "--csv": csv, "--plot": plot})
     if plot is not None and plot.suffix not in PLOT_SUFFIXES:
         raise ValueError(f"--plot must end in one of {', '.join(PLOT_SUFFIXES)}, got {str(plot)!r}")
     _start_tensorflow()
@@ -92,6 +94,8 @@ def fit(
         print(f"agent: {agent.save(save)}")
     if export is not None:
         print(f"SavedModel: {agent.export(export)}")
+    for path in filter(None, (csv, plot)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if csv is not None:
         agent.episodes.to_csv(csv)
         print(f"episodes: {csv}")
@@ -179,12 +183,23 @@ def pong(seed: Seed = 0) -> None:
     run_demo(PONG, seed=seed)
 
 
-def _check_outputs(paths: Sequence[pathlib.Path | None]) -> None:
-    """Raise before hours of training rather than after."""
-    for path in filter(None, paths):
+def _check_outputs(options: dict[str, pathlib.Path | None]) -> None:
+    """Raise before hours of training rather than after; `options` are in the order in which they are written."""
+    paths = {option: path.resolve() for option, path in options.items() if path is not None}
+    for path in paths.values():
         if path.exists():
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        nearest = next(parent for parent in path.parents if parent.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+            raise PermissionError(f"{path} cannot be written: {nearest} is no directory that may be written to")
+    for (earlier, path), (later, other) in itertools.combinations(paths.items(), 2):
+        is_file = earlier in ("--csv", "--plot")
+        if path == other or other in path.parents or (is_file and path in other.parents):
+            raise ValueError(f"{earlier} {path} and {later} {other} are in each other's way: choose other paths")
+    if "--export" in paths:
+        from kerasrl_pg.export import check_possible
+
+        check_possible(paths["--export"], "saved_model")
 
 
 def _start_tensorflow() -> None:
@@ -208,7 +223,14 @@ def _start_tensorflow() -> None:
 def _is_the_users(error: Exception) -> bool:
     import gymnasium
 
-    return isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError | gymnasium.error.Error)
+    kinds = ValueError | TypeError | OSError | ImportError | MemoryError | gymnasium.error.Error
+    return isinstance(error, kinds) or (type(error) is RuntimeError and _raised_in_this_package(error))
+
+
+def _raised_in_this_package(error: Exception) -> bool:
+    """Of another's RuntimeError the traceback may be needed; one of ours says all in its message."""
+    frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].startswith("kerasrl_pg.")
 
 
 def _one_line(error: Exception) -> str:

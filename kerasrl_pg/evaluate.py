@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,7 @@ def evaluate_policy(
         ValueError: `episodes` is not a positive integer.
         RuntimeError: an episode took more than `longest_episode` steps.
     """
-    if not isinstance(episodes, int) or episodes < 1:
+    if not isinstance(episodes, numbers.Integral) or episodes < 1:
         raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
     num_envs = environment.num_envs
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)  # [N]

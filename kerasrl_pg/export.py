@@ -109,7 +109,7 @@ def export_policy(
         {'action': (7,), 'probabilities': (7, 2), 'value': (7,)}
     """
     path = pathlib.Path(path)
-    _check_possible(path, format)
+    check_possible(path, format)
     policy = _in_float32(policy)
     batch, _ = as_batch(policy.observation_space, observations)
     expected = _expected_outputs(policy, batch)
@@ -126,7 +126,7 @@ def export_policy(
     return path
 
 
-def _check_possible(path: pathlib.Path, format: str) -> None:
+def check_possible(path: pathlib.Path, format: str) -> None:
     """All that can be known to fail before any work."""
     if format not in MODEL_FILES:
         raise ValueError(f"format must be one of {list(MODEL_FILES)}, got {format!r}")

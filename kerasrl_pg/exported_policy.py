@@ -127,13 +127,15 @@ def named_leaves(space: spaces.Space) -> dict[str, tuple[tuple[str | int, ...], 
         {'goal_0': ('goal', 0), 'wind': ('wind',)}
     """
     leaves: dict[str, tuple[tuple[str | int, ...], spaces.Space]] = {}
+    taken = {name.lower() for name in NOT_INPUTS}
     for path, leaf in leaf_paths(space):
         name = re.sub(r"[^A-Za-z0-9]", "_", "_".join(map(str, path)))
         if not name[:1].isalpha():
             name = f"observation_{name}" if name else "observation"
-        while name in leaves or name in NOT_INPUTS:
+        while name.lower() in taken:  # TensorFlow makes names of arguments lower case
             name = f"observation_{name}"
         leaves[name] = (path, leaf)
+        taken.add(name.lower())
     return leaves
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from kerasrl_pg.agent import Agent, load_agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.building import (
+    RATE_MOVERS,
     check_numbers,
     environment_of,
     evaluation,
@@ -20,6 +21,7 @@ from kerasrl_pg.building import (
     new_agent,
     settings_of,
     updates_of_epoch,
+    with_constant_learning_rate,
 )
 from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -71,7 +73,8 @@ def fit_agent(
             one without heads to use as a trunk; or a function that builds either,
             `build(observation_space, action_space, seed=...)`.
         optimizer: any Keras optimizer, its learning rate a number or a schedule.
-        callbacks: Keras callbacks; an epoch is one reporting interval, a batch one update.
+        callbacks: Keras callbacks; an epoch is one reporting interval, a batch one update. With one that moves the
+            learning rate (`LearningRateScheduler`, `ReduceLROnPlateau`) a preset's rate is constant.
         stop_return: stop once the mean return of the last 100 episodes is at least this.
         strategy: a `tf.distribute` strategy; each replica learns from its share of the environments.
         mixed_precision: "bfloat16" computes the model's trunk in bfloat16, "auto" does so where the processor is fast
@@ -132,6 +135,8 @@ def fit_agent(
         steps += algorithm.steps
     if agent is None:
         settings = settings_of(algorithm, algorithm_name, preset, steps, training.num_envs)
+        if any(isinstance(callback, RATE_MOVERS) for callback in callbacks):
+            settings = with_constant_learning_rate(settings)
         agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
     agent.check_spaces(training)
     agent.num_envs = training.num_envs

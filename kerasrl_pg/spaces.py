@@ -10,16 +10,26 @@ import numpy as np
 from gymnasium import spaces
 
 SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
+LARGEST = 2**31 - 1
+"""Observed integers are stored in 32 bits."""
 
 
 def check_observation_space(space: spaces.Space) -> None:
     """Raise TypeError, naming the space and what is supported, if `space` cannot be observed."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        children = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        children = list(space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces)
+        if not children:
+            raise TypeError(f"unsupported observation space {space}: there is nothing in it")
+        if isinstance(space, spaces.Dict) and not all(isinstance(key, str) for key in space.spaces):
+            raise TypeError(f"unsupported observation space {space}: its keys must be text")
         for child in children:
             check_observation_space(child)
     elif not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         raise TypeError(f"unsupported observation space {space}; supported: {SUPPORTED_OBSERVATIONS}")
+    elif 0 in (space.shape or ()):
+        raise TypeError(f"unsupported observation space {space}: there is nothing in it")
+    elif isinstance(space, spaces.Discrete) and not -LARGEST <= space.start <= LARGEST - space.n:
+        raise TypeError(f"unsupported observation space {space}: its numbers must fit into 32 bits")
 
 
 def tensor_dtype(space: spaces.Space) -> np.dtype:

@@ -18,6 +18,9 @@ from kerasrl_pg.envs.doom import TICS_PER_SECOND, DoomProtocol, is_doom, make_do
 from kerasrl_pg.envs.make import make_render_env
 from kerasrl_pg.video_recorder import DEFAULT_FPS, VideoRecorder, check_video_path, rendered_frame
 
+LONGEST_EPISODE = 30_000
+"""Frames. Atari's time limit is 27,000; without one, a greedy policy that walks in circles would be filmed for ever."""
+
 
 def record_video(
     agent: Any,
@@ -47,6 +50,7 @@ def record_video(
     Raises:
         FileExistsError: `path` exists.
         ImportError: the extra `video` is not installed.
+        RuntimeError: episodes took more than 30,000 frames each: they seem to have no end.
         ValueError: the suffix is neither .mp4 nor .gif; `episodes`, `fps` or `size` is not positive; `env`
             renders no frames; or the agent knows no environment and none was passed.
     """
@@ -61,6 +65,11 @@ def record_video(
         natural = own_fps or DEFAULT_FPS
         with VideoRecorder(path, fps=natural if fps is None else fps, size=size) as video:
             for frame in frames:
+                if video.frames == episodes * LONGEST_EPISODE:
+                    raise RuntimeError(
+                        f"the film did not end within {episodes * LONGEST_EPISODE:,} frames: give the environment a "
+                        "time limit, such as gymnasium.wrappers.TimeLimit, and pass record_video(env=...)"
+                    )
                 video.add(frame)
     return video.path
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import gymnasium
+import numpy as np
 import pytest
 
 import kerasrl_pg as krl
@@ -96,3 +98,67 @@ def test_the_demo_solves_cartpole_and_what_it_exports_does_too(tmp_path, monkeyp
 def test_an_export_that_fails_elsewhere_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"metadata\.json"):
         demo.play_saved_model(tmp_path, episodes=1, seed=0)
+
+
+class Broken(gymnasium.Env):
+    """It raises in its third step."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 3:
+            raise OverflowError("motor broke")
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+
+def test_an_environment_that_raises_is_one_line_too(monkeypatch, capfd):
+    spec = gymnasium.envs.registration.EnvSpec("Broken-v0", entry_point=Broken)
+    monkeypatch.setitem(gymnasium.registry, "Broken-v0", spec)
+    assert main(["fit", "Broken-v0", "a2c", "--steps", "1000"]) == 2
+    error = "error: the environment Broken-v0 raised OverflowError in step 3: motor broke"
+    assert capfd.readouterr().err.splitlines()[-1] == error
+
+
+def test_somebody_elses_runtime_error_keeps_its_traceback(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a fault of the library")
+
+    monkeypatch.setattr(demo, "run_demo", fail)
+    with pytest.raises(RuntimeError, match="a fault of the library"):
+        main(["demo"])
+
+
+def test_files_may_be_put_into_the_agents_directory(tmp_path):
+    agent, csv, policy = tmp_path / "a" / "agent", tmp_path / "a" / "agent" / "x" / "episodes.csv", tmp_path / "policy"
+    options = ["--save", str(agent), "--csv", str(csv), "--export", str(policy), "--plot", str(policy / "curve.svg")]
+    assert main(["fit", "CartPole-v1", "a2c", "--steps", "160", "--num-envs", "2", *options]) == 0
+    assert krl.load_agent(agent).steps == 160
+    assert csv.is_file()
+    assert (policy / "curve.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"--save": "o", "--export": "o"}, "--save {}/o and --export {}/o are in each other's way"),
+        ({"--save": "o/a", "--export": "o"}, "--save {}/o/a and --export {}/o are in each other's way"),
+        ({"--csv": "o.png", "--plot": "o.png"}, "--csv {}/o.png and --plot {}/o.png are in each other's way"),
+        ({"--csv": "o", "--plot": "o/c.png"}, "--csv {}/o and --plot {}/o/c.png are in each other's way"),
+        ({"--export": "x[1]"}, "TensorFlow takes *, ? and [ in {}/x[1] for a pattern"),
+    ],
+)
+def test_outputs_that_cannot_all_be_written_are_refused_before_training(outputs, message, tmp_path, capfd):
+    options = [word for option, path in outputs.items() for word in (option, str(tmp_path / path))]
+    assert main(["fit", "CartPole-v1", "--steps", str(10**12), *options]) == 2
+    assert f"error: {message.format(tmp_path, tmp_path)}" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_is_refused_leaves_no_directories(tmp_path):
+    assert main(["fit", "NoSuch-v1", "--steps", "9", "--save", str(tmp_path / "p" / "q" / "r")]) == 2
+    assert list(tmp_path.iterdir()) == []

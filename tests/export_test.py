@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from kerasrl_pg import ops
 from kerasrl_pg.export import export_policy
-from kerasrl_pg.exported_policy import load_policy
+from kerasrl_pg.exported_policy import load_policy, named_leaves
 from kerasrl_pg.models import PolicyModel, actor_critic
 
 pytestmark = pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")
@@ -390,3 +390,10 @@ def test_what_is_no_export_is_not_loaded(exported, tmp_path):
     (tmp_path / "metadata.json").write_text((exported["vector, Discrete"][2]["litert"] / "metadata.json").read_text())
     with pytest.raises(ValueError, match=r"it has no policy\.tflite"):
         load_policy(tmp_path)
+
+
+def test_names_of_inputs_differ_by_more_than_their_case():
+    box = spaces.Box(-1, 1, (2,))
+    names = list(named_leaves(spaces.Dict({"A": box, "a": box, "VALUE": box})))
+    assert len({name.lower() for name in names}) == 3
+    assert not {"value", "VALUE"} & set(names)

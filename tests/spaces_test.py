@@ -9,7 +9,15 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasrl_pg.spaces import as_batch, flatten, leaf_paths, space_from_json, space_to_json, unflatten
+from kerasrl_pg.spaces import (
+    as_batch,
+    check_observation_space,
+    flatten,
+    leaf_paths,
+    space_from_json,
+    space_to_json,
+    unflatten,
+)
 
 NESTED = spaces.Dict(
     {
@@ -167,3 +175,21 @@ def test_a_space_without_a_description_is_refused():
         space_to_json(spaces.Text(5))
     with pytest.raises(ValueError, match=r"unknown space type 'Text'"):
         space_from_json({"type": "Text"})
+
+
+BOX = spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Box(-1, 1, (0,)), "there is nothing in it"),
+        (spaces.Dict({"a": BOX, "b": spaces.Tuple([])}), "there is nothing in it"),
+        (spaces.Dict({}), "there is nothing in it"),
+        (spaces.Dict({0: BOX, 1: BOX}), "its keys must be text"),
+        (spaces.Discrete(5, start=2**40), "its numbers must fit into 32 bits"),
+    ],
+)
+def test_an_observation_that_no_network_can_read_is_refused_by_its_space(space, message):
+    with pytest.raises(TypeError, match=f"unsupported observation space .*: {message}"):
+        check_observation_space(space)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from kerasrl_pg import video
 from kerasrl_pg.algorithms import PPO
 from kerasrl_pg.envs.atari import AtariProtocol
 from kerasrl_pg.fit import fit_agent
@@ -159,6 +160,20 @@ def test_a_film_that_breaks_off_leaves_no_file(agent, tmp_path):
     with pytest.raises(OSError, match="the pole broke"):
         record_video(agent, tmp_path / "film.mp4", env=env)
     env.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_without_an_end_is_an_error_and_leaves_no_file(agent, tmp_path, monkeypatch):
+    class Endless(gymnasium.Wrapper):
+        def step(self, action):
+            return np.zeros(4, np.float32), 0.0, False, False, {}
+
+    monkeypatch.setattr(video, "LONGEST_EPISODE", 20)
+    with (
+        Endless(gymnasium.make("CartPole-v1", render_mode="rgb_array")) as env,
+        pytest.raises(RuntimeError, match="the film did not end within 40 frames"),
+    ):
+        record_video(agent, tmp_path / "film.gif", env=env, episodes=2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -279,13 +279,16 @@ def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
 def _unbuilt_copy(model: keras.Model) -> keras.Model:
     """The model anew; itself if it is built, or if its config may lack arguments of its `__init__`.
 
-    Keras makes a config for models that define none, and silently puts defaults where there were arguments.
+    Keras makes a config for models that define none, and silently puts defaults where there were arguments. It also
+    has arguments of Keras' own in it, which a model whose `__init__` takes none cannot be given.
     """
     parameters = inspect.signature(type(model)).parameters.values()
     has_arguments = any(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters)
     has_config = type(model).get_config is not keras.Model.get_config
     if model.built or (has_arguments and not has_config):
         return model
+    if not parameters and not has_config:
+        return type(model)()
     return type(model).from_config(model.get_config())
 
 

@@ -218,6 +218,7 @@ def box_units(box: Box) -> tuple[np.ndarray, np.ndarray]:
 
 def _padded_logits(nvec: np.ndarray, parameters: tf.Tensor) -> tf.Tensor:
     """One row of logits for each choice, filled up with impossible actions: one distribution instead of K."""
+    nvec = nvec.astype(np.int64)  # of a space of uint8, sums would be unsigned, and with a signed number floats
     first = np.cumsum(nvec) - nvec  # [K] where each choice's logits begin
     column = np.arange(nvec.max())  # [max n]
     exists = column < nvec[:, None]  # [K, max n]

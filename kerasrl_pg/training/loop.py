@@ -59,10 +59,13 @@ def train(
     """
     epoch = agent.history.epoch[-1] + 1 if agent.history.epoch else 0
     epochs_before = list(agent.history.epoch)
+    # Of an update, all environments together; whole episodes take more.
+    least_steps = (agent.num_envs or 1) * (agent.algorithm.rollout_length or 1) * agent.learner.num_workers
     hooks = keras.callbacks.CallbackList(
         [*callbacks, agent.history, *reporters],
         model=agent.model,
         steps=updates_per_epoch,
+        epochs=epoch + math.ceil((steps - agent.steps) / (updates_per_epoch * least_steps)),
         verbose=0,
         run=agent.describe(),  # `history.params["run"]`: the environment's protocol, the algorithm's settings
     )
@@ -77,8 +80,16 @@ def train(
         if after_epoch is not None:
             logs.update(after_epoch())
         hooks.on_epoch_end(epoch, logs)
+        _forget_what_is_not_known(callbacks)
         epoch += 1
     hooks.on_train_end(logs)
+
+
+def _forget_what_is_not_known(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Before an episode has ended its return is NaN, which Keras takes for a best value that nothing is better than."""
+    for callback in callbacks:
+        if isinstance(getattr(callback, "best", None), float) and math.isnan(callback.best):
+            callback.best = None
 
 
 def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple[dict[str, float], bool]:

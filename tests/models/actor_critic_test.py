@@ -260,7 +260,20 @@ class Subclassed(keras.Model):
         return {"policy": self.policy_head(hidden), "value": self.value_head(hidden)}
 
 
-@pytest.mark.parametrize("model", [head_model({"policy": 2, "value": 1}), head_model((2, 1)), Subclassed()])
+class WithoutArguments(keras.Model):
+    """The shortest form: Keras' own arguments, which its config has, cannot be passed."""
+
+    def __init__(self):
+        super().__init__()
+        self.policy_head, self.value_head = keras.layers.Dense(2), keras.layers.Dense(1)
+
+    def call(self, inputs):
+        return self.policy_head(inputs), self.value_head(inputs)
+
+
+@pytest.mark.parametrize(
+    "model", [head_model({"policy": 2, "value": 1}), head_model((2, 1)), Subclassed(), WithoutArguments()]
+)
 def test_a_model_with_heads_is_known_for_a_whole_policy(model):
     assert has_heads(model, VECTOR)
     assert PolicyModel(model, VECTOR, spaces.Discrete(2))(samples(VECTOR, 5)).value.shape == (5,)

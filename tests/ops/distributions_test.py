@@ -240,3 +240,10 @@ def test_epsilon_greedy_takes_any_action_with_probability_epsilon(variant):
 def test_the_mode_of_epsilon_greedy_is_the_best_action_even_when_every_action_is_as_probable(variant):
     mode = variant(lambda values: ops.EpsilonGreedy(values, 1.0).mode())
     assert mode(tf.constant([[0.0, 1.0], [2.0, 1.0]])).numpy().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_multi_discrete_of_any_integer_type(dtype):
+    space = spaces.MultiDiscrete(np.array([2, 3], dtype), dtype=dtype)
+    action = ops.action_distribution(space, tf.constant([[0.0, 9.0, 0.0, 0.0, 9.0]])).mode()
+    np.testing.assert_array_equal(action, [[1, 2]])

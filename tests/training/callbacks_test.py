@@ -10,12 +10,15 @@ import tensorflow as tf
 import kerasrl_pg as krl
 from kerasrl_pg.training.callbacks import Checkpoint, Progress
 
+FIVE_STEPS = krl.A2C(rollout_length=5)
 
-def fit(steps, *callbacks, **arguments):
+
+def fit(steps, *callbacks, env="CartPole-v1", algorithm=FIVE_STEPS, **arguments):
     """Two updates of 10 steps an epoch. Interpreted: XLA's compilation would take most of the time."""
     settings = {"num_envs": 2, "steps_per_epoch": 20, "jit_compile": False, "verbose": 0, "callbacks": callbacks}
-    settings["model"] = keras.Sequential([keras.layers.Dense(8)])
-    return krl.fit_agent("CartPole-v1", krl.A2C(rollout_length=5), steps=steps, **{**settings, **arguments})
+    if algorithm is FIVE_STEPS:
+        settings["model"] = keras.Sequential([keras.layers.Dense(8)])
+    return krl.fit_agent(env, algorithm, steps=steps, **{**settings, **arguments})
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,32 @@ def test_early_stopping_on_the_return_stops_and_puts_the_best_weights_back():
     assert stop.stopped_epoch == agent.history.epoch[-1]
     for expected, weight in zip(keep.weights, agent.model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
+
+
+def test_what_is_not_known_before_an_episode_has_ended_is_not_the_best(tmp_path):
+    stop = keras.callbacks.EarlyStopping("episode_return", mode="max", patience=3, restore_best_weights=True)
+    best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "episode_return", mode="max", save_best_only=True)
+    # Pendulum's episodes end after 200 steps each: with 2 environments after 400, in the tenth epoch of 40.
+    agent = fit(480, stop, best, env="Pendulum-v1", steps_per_epoch=40, optimizer=keras.optimizers.SGD(0.0))
+    returns = agent.history.history["episode_return"]
+    assert np.isnan(returns).tolist() == [True] * 9 + [False] * 3
+    assert stop.best == best.best == returns[9]
+    assert (agent.steps, stop.best_epoch) == (480, 9)
+
+
+def test_a_schedulers_rate_takes_the_place_of_a_presets_schedule():
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    agent = krl.fit_agent(
+        "CartPole-v1", "ppo", steps=512, steps_per_epoch=256, callbacks=[scheduler], jit_compile=False, verbose=0
+    )
+    np.testing.assert_allclose(agent.history.history["learning_rate"], [5e-4, 2.5e-4], rtol=1e-6)
+
+
+def test_callbacks_are_told_how_many_epochs_there_will_be():
+    agent = fit(60, keras.callbacks.ProgbarLogger())
+    assert agent.history.params["epochs"] == 3
+    fit(40, keras.callbacks.ProgbarLogger(), algorithm=agent)
+    assert agent.history.params["epochs"] == 5
 
 
 def test_reduce_on_plateau_lowers_the_rate_that_the_next_epoch_learns_with():
