@@ -44,7 +44,7 @@ class Row:
     test_episodes: int = 0
     """Episodes of the test after each epoch, actions drawn from the policy; training stops at `test_return`."""
     test_return: float | None = None
-    env_options: dict | None = None
+    env_options: dict = dataclasses.field(default_factory=dict)
     """Other than the preset's."""
     evaluation_episodes: int = 100
     save_policy: bool = False
@@ -69,8 +69,7 @@ def grid_row(preset: str, task: str) -> Row:
     """A preset of the grid world on one of its tasks."""
     from kerasrl_pg.presets import PRESETS
 
-    options = {**PRESETS[preset].env_options, "task": task}
-    return Row(preset=preset, steps=PRESETS[preset].steps, env_options=options, **GRID)
+    return Row(preset=preset, steps=PRESETS[preset].steps, env_options={"task": task}, **GRID)
 
 
 ROWS = {
@@ -145,7 +144,7 @@ def report():
     for name, row in ROWS.items():
         results = [json.loads(path.read_text()) for path in sorted((RESULTS / name).glob("seed-*.json"))]
         if results:
-            lines.append(table_line(name, row, PRESETS[row.preset].env, results))
+            lines.append(table_line(name, row, results))
     lines.append("")
     for name, row in ROWS.items():
         logs = [EpisodeLog.from_csv(path) for path in sorted((RESULTS / name).glob("seed-*-episodes.csv"))]
@@ -186,11 +185,14 @@ there is more than one seed. *Worst seed* is the lowest of the seeds' means. *La
 100 training episodes, which act by sampling. *Training* is the time per seed, compilation included; it was taken while
 the machine did other work as well, so it is an upper bound (for speed see `benchmarks/`).
 
+What compares several methods or settings in one figure (the lab's three agents, the sweep over the entropy bonus, the
+precisions) is on a page of its own: [experiments](experiments.md).
+
 | row | environment | steps | seeds | target | evaluation | worst seed | last 100 | target met | training |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
-def table_line(name: str, row: Row, env: str, results: list[dict]) -> str:
+def table_line(name: str, row: Row, results: list[dict]) -> str:
     """One line of the table."""
     means = np.array([result["evaluation"]["mean"] for result in results])
     last = np.array([result["last_100_training_episodes"] for result in results])
@@ -199,7 +201,7 @@ def table_line(name: str, row: Row, env: str, results: list[dict]) -> str:
     target, met = judgement(row, results)
     cells = [
         f"[{name}](#{name})",
-        env,
+        ", ".join([results[0]["agent"]["environment"], *map(str, row.env_options.values())]),
         f"{steps:,}",
         len(results),
         target,
@@ -255,8 +257,7 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             "",
             f"![Episode return against environment steps](results/{name}/learning_curve.png)",
             "",
-            f"`fit_agent({preset.env!r}, {row.preset!r}, steps={row.steps:_})`, {seeds} seed(s), {preset.num_envs} "
-            f"environments; settings from: {preset.source}.",
+            f"`{call(row, preset)}`, {seeds} seed(s), {preset.num_envs} environments; settings from: {preset.source}.",
             "",
             f"* {agent['algorithm']['name']}: {settings}.",
             *([f"* Protocol: {protocol}."] if protocol else []),
@@ -266,6 +267,16 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             "",
         ]
     )
+
+
+def call(row: Row, preset) -> str:
+    """The training as a user would write it."""
+    options = {"steps": f"{row.steps:_}", "stop_return": row.stop_return, "env_options": row.env_options}
+    given = [f"{name}={value}" for name, value in options.items() if value]
+    if row.test_return is not None:
+        stop = f"StopAtReturn(value={row.test_return:g})"
+        given += [f"eval_episodes={row.test_episodes}", "eval_sample=True", f"callbacks=[krl.{stop}]"]
+    return f"fit_agent({', '.join([repr(preset.env), repr(row.preset), *given])})"
 
 
 def listed(facts: dict) -> str:
@@ -353,7 +364,7 @@ def measure(name: str, seed: int) -> None:
         "best_100_training_episodes": best_window(agent.episodes.episode_return),
         "target_reached_at_step": agent.episodes.solved_at(row.target),
         "rounds": len(history["steps"]) if row.judged_by == "rounds" else None,
-        "shortest_paths": share_of_shortest_paths(agent, row.env_options) if row.judged_by == "paths" else None,
+        "shortest_paths": share_of_shortest_paths(agent) if row.judged_by == "paths" else None,
         "training_seconds": training_seconds,
         "wall_seconds_of_the_last_start": wall,
         "agent": agent.describe(),
@@ -363,11 +374,12 @@ def measure(name: str, seed: int) -> None:
     (folder / f"seed-{seed}.json").write_text(json.dumps(result, indent=1))
 
 
-def share_of_shortest_paths(agent, env_options: dict) -> float:
+def share_of_shortest_paths(agent) -> float:
     """Of the cells from which the goal can be reached, those from which the greedy policy takes a shortest path."""
     from kerasrl_pg.envs import gridworld_values
 
-    task, kind = env_options["task"], env_options["observation"]
+    options = agent.environment.options
+    task, kind = options["task"], options["observation"]
     action_values = gridworld_values.action_values_of_cells(agent, task, kind)
     shortest = gridworld_values.shortest_path_lengths(task)
     reachable = shortest > 0  # -1 marks walls and cells without a path, 0 the goal
