@@ -18,8 +18,8 @@ from kerasrl_pg.envs.doom import TICS_PER_SECOND, DoomProtocol, is_doom, make_do
 from kerasrl_pg.envs.make import make_render_env
 from kerasrl_pg.video_recorder import DEFAULT_FPS, VideoRecorder, check_video_path, rendered_frame
 
-LONGEST_EPISODE = 30_000
-"""Frames. Atari's time limit is 27,000; without one, a greedy policy that walks in circles would be filmed for ever."""
+LONGEST_FILM = 30_000
+"""Frames of an episode. Atari's time limit is 27,000; without one, a greedy policy that walks in circles would be filmed for ever."""
 
 
 def record_video(
@@ -65,9 +65,9 @@ def record_video(
         natural = own_fps or DEFAULT_FPS
         with VideoRecorder(path, fps=natural if fps is None else fps, size=size) as video:
             for frame in frames:
-                if video.frames == episodes * LONGEST_EPISODE:
+                if video.frames == episodes * LONGEST_FILM:
                     raise RuntimeError(
-                        f"the film did not end within {episodes * LONGEST_EPISODE:,} frames: give the environment a "
+                        f"the film did not end within {episodes * LONGEST_FILM:,} frames: give the environment a "
                         "time limit, such as gymnasium.wrappers.TimeLimit, and pass record_video(env=...)"
                     )
                 video.add(frame)

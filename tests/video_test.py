@@ -168,7 +168,7 @@ def test_a_film_without_an_end_is_an_error_and_leaves_no_file(agent, tmp_path, m
         def step(self, action):
             return np.zeros(4, np.float32), 0.0, False, False, {}
 
-    monkeypatch.setattr(video, "LONGEST_EPISODE", 20)
+    monkeypatch.setattr(video, "LONGEST_FILM", 20)
     with (
         Endless(gymnasium.make("CartPole-v1", render_mode="rgb_array")) as env,
         pytest.raises(RuntimeError, match="the film did not end within 40 frames"),
