@@ -19,7 +19,7 @@ from kerasrl_pg.envs.make import make_render_env
 from kerasrl_pg.video_recorder import DEFAULT_FPS, VideoRecorder, check_video_path, rendered_frame
 
 LONGEST_FILM = 30_000
-"""Frames of an episode. Atari's time limit is 27,000; without one, a greedy policy that walks in circles would be filmed for ever."""
+"""Frames of an episode. Atari has 27,000 at most; a task without a time limit might be filmed for ever."""
 
 
 def record_video(
