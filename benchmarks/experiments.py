@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import typer
-from results import RESULTS, ROOT, machine
+from results import CHECKPOINTS, RESULTS, ROOT, machine
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -104,29 +105,56 @@ def precision():
 
 @app.command()
 def precision_pong():
-    """The same on Pong: the first 200,000 steps of `pong-fast`, its learning rate falling as slowly as there."""
+    """The same on Pong: the first 200,000 steps of `pong-fast`, its learning rate falling as slowly as there.
+
+    If it is stopped, the same command goes on with the training that it stopped in.
+    """
     import kerasrl_pg as krl
     from kerasrl_pg.presets import PRESETS
 
     preset = PRESETS["pong-fast"]
     settings = preset.build(preset.steps, preset.num_envs)
 
-    def train():
-        return {
-            name: krl.fit_seeds(
-                preset.env,
-                settings.algorithm,
-                seeds=5,
-                steps=200_000,
-                num_envs=preset.num_envs,
-                model=settings.model,
-                optimizer=settings.optimizer,
-                mixed_precision=name,
-            )
-            for name in PRECISIONS
-        }
+    def train_one(name: str, seed: int):
+        return krl.fit_agent(
+            preset.env,
+            settings.algorithm,
+            seed=seed,
+            steps=200_000,
+            num_envs=preset.num_envs,
+            model=settings.model,
+            optimizer=settings.optimizer,
+            mixed_precision=name,
+            checkpoint=CHECKPOINTS / f"precision-pong-{name}-{seed}",
+            verbose=2,
+        )
 
-    measure("precision-pong", train, TRAINING_GAMES)
+    def train():
+        seeds = range(5)
+        # The precisions take turns: what else the machine does then falls on both.
+        agents = {(name, seed): train_one(name, seed) for seed in seeds for name in PRECISIONS}
+        return {name: runs_of([agents[name, seed] for seed in seeds]) for name in PRECISIONS}
+
+    measure("precision-pong", train, TRAINING_GAMES, resumable=True)
+
+
+def runs_of(agents):
+    """Agents that were trained one by one, as `fit_seeds` returns them."""
+    import kerasrl_pg as krl
+    from kerasrl_pg.seed_runs import SeedRun
+
+    runs = [
+        SeedRun(
+            seed=agent.seed,
+            history=agent.history.history,
+            episodes=agent.episodes,
+            weights=agent.model.get_weights(),
+            optimizer_variables=[np.array(variable) for variable in agent.optimizer.variables],
+            updates=agent.updates,
+        )
+        for agent in agents
+    ]
+    return krl.SeedRuns(tuple(runs), agents[-1])
 
 
 @app.command()
@@ -146,8 +174,17 @@ deviation.
 """
 
 
-def measure(name: str, train: Callable[[], dict[str, Any]], judged_by: tuple[str, str]):
-    """Run an experiment and write what came out; `judged_by` is a column of the histories, and what it is."""
+def measure(
+    name: str, train: Callable[[], dict[str, Any]], judged_by: tuple[str, str], *, resumable: bool = False
+) -> dict[str, Any]:
+    """Run an experiment and write what came out.
+
+    Args:
+        name: of the experiment.
+        train: trains all there is.
+        judged_by: a column of the histories, and what it is.
+        resumable: count the time of the trainings, of which some may have been done before.
+    """
     import kerasrl_pg as krl
 
     folder = RESULTS / name
@@ -156,6 +193,8 @@ def measure(name: str, train: Callable[[], dict[str, Any]], judged_by: tuple[str
     started = time.perf_counter()
     runs = train()
     seconds = time.perf_counter() - started
+    if resumable:
+        seconds = sum(seconds_of(run.history) for each in runs.values() for run in each.runs)
     krl.plot_seeds(runs, folder / "returns.png", name=column)
     finals = {}
     for label, each in runs.items():
@@ -165,6 +204,7 @@ def measure(name: str, train: Callable[[], dict[str, Any]], judged_by: tuple[str
     result = {
         "experiment": name,
         "seconds": seconds,
+        "seconds_are": "of training, compilation included" if resumable else "in all, compilation and games included",
         "seeds": len(next(iter(runs.values())).runs),
         "meaning": meaning,
         "finals": finals,
@@ -173,6 +213,11 @@ def measure(name: str, train: Callable[[], dict[str, Any]], judged_by: tuple[str
     }
     (folder / "experiment.json").write_text(json.dumps(result, indent=1))
     return runs
+
+
+def seconds_of(history: dict[str, list[float]]) -> float:
+    """How long a training took, compilation included, but not what else an experiment does."""
+    return float(np.sum(np.diff([0, *history["steps"]]) / np.array(history["steps_per_second"])))
 
 
 def StopAfter(epochs: int):
@@ -202,7 +247,7 @@ def section(result: dict[str, Any]) -> list[str]:
         "|---|---|",
         *rows,
         "",
-        f"{result['seeds']} seeds each; {result['seconds']:.0f} s in all, compilation and games included. "
+        f"{result['seeds']} seeds each; {result['seconds']:.0f} s {result['seconds_are']}. "
         f"Again: `{result['command']}`.",
         "",
     ]

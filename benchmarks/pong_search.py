@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -38,10 +38,10 @@ class Candidate:
 
     steps: int = 1_000_000
     num_envs: int = 24
-    rollout_length: int = 256
+    rollout_length: int = 128
     epochs: int = 3
-    num_minibatches: int = 8
-    discount: float = 0.999
+    num_minibatches: int = 4
+    discount: float = 0.99
     entropy_coef: float = 0.01
     falling_entropy: bool = False
     """`entropy_coef` falls linearly to 0 as well."""
@@ -65,26 +65,29 @@ class Candidate:
     """Standardise pixels and value targets by running statistics."""
 
 
+LONG: dict[str, Any] = {"rollout_length": 256, "num_minibatches": 8, "discount": 0.999}
+"""What the preset had at first: longer rollouts, and a horizon of a thousand steps instead of a hundred."""
+
 CANDIDATES = {
     "preset": Candidate(),
-    "700k": Candidate(steps=700_000),
-    "700k-falling-entropy": Candidate(steps=700_000, falling_entropy=True),
-    "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
-    "800k-falling": Candidate(
-        steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
-    ),
+    "600k": Candidate(steps=600_000),
+    "entropy-02": Candidate(entropy_coef=0.02),
     "half-width": Candidate(width=0.5),
-    "half-width-256": Candidate(width=0.5, features=256),
     "64-pixels": Candidate(size=64),
-    "64-pixels-stack-2": Candidate(steps=1_300_000, size=64, stack=2),
-    "field-60": Candidate(crop=FIELD, size=60, discount=0.99, rollout_length=128, num_minibatches=4),
-    "1200k": Candidate(steps=1_200_000),
-    "score-and-field": Candidate(steps=1_200_000, seen=SCORE_AND_FIELD),
+    "field-60": Candidate(crop=FIELD, size=60),
     "2-epochs": Candidate(epochs=2),
-    "discount-99": Candidate(discount=0.99),
-    "short-rollouts": Candidate(rollout_length=128, num_minibatches=4),
     "plain-inputs": Candidate(normalize=False),
     "16-envs": Candidate(num_envs=16),
+    "48-envs": Candidate(num_envs=48, rollout_length=64),
+    "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
+    "long": Candidate(**LONG),
+    "700k-falling-entropy": Candidate(**LONG, steps=700_000, falling_entropy=True),
+    "800k-falling": Candidate(
+        **LONG, steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
+    ),
+    "64-pixels-stack-2": Candidate(**LONG, steps=1_300_000, size=64, stack=2),
+    "1200k": Candidate(**LONG, steps=1_200_000),
+    "score-and-field": Candidate(**LONG, steps=1_200_000, seen=SCORE_AND_FIELD),
 }
 
 app = typer.Typer(add_completion=False, help=__doc__)
