@@ -71,7 +71,8 @@ LONG: dict[str, Any] = {"rollout_length": 256, "num_minibatches": 8, "discount":
 CANDIDATES = {
     "preset": Candidate(),
     "600k": Candidate(steps=600_000),
-    "entropy-02": Candidate(entropy_coef=0.02),
+    "more-entropy": Candidate(entropy_coef=0.02),
+    "falling-entropy": Candidate(falling_entropy=True),
     "half-width": Candidate(width=0.5),
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(crop=FIELD, size=60),
@@ -206,7 +207,7 @@ Written by `python benchmarks/pong_search.py report`: each line is one training 
 {TARGET:g}, or until its steps were over. Whatever a line does not name is as in the preset `pong-fast`. Minutes are
 those of the training, compilation included; they compare only where the machine was idle before (a load near 0).
 
-Greedy is the mean of 32 games without chance; where it is not given it was not played.
+Greedy is the mean of 32 games or more without chance; where it is not given it was not played.
 
 | run | what differs | parameters | steps | 18 / {TARGET:g} after | last 100 | greedy | steps/s | minutes | load |
 |---|---|---|---|---|---|---|---|---|---|"""

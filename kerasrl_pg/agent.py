@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import numbers
 import os
 import pathlib
 import shutil
@@ -20,7 +19,7 @@ from kerasrl_pg import export, ops, optimizers, seeding  # noqa: F401  Keras mus
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.evaluate import LONGEST_EPISODE, Evaluation, evaluate_policy
+from kerasrl_pg.evaluate import LONGEST_EPISODE, Evaluation, evaluate_policy, positive
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.fusion import for_training
 from kerasrl_pg.models.q_network import QPolicy
@@ -177,9 +176,7 @@ class Agent:
         made = self.environment if env is None else env if isinstance(env, Environment) else make_env(env)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
-        if not isinstance(episodes, numbers.Integral) or isinstance(episodes, bool) or episodes < 1:
-            raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
-        episodes = int(episodes)
+        episodes = positive(episodes)
         environment = made.make_evaluation(episodes)
         base, draws = seeding.make_seed(seed), itertools.count()
         # The trace itself: half the time of finding it anew at every step.

@@ -96,11 +96,12 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
 
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:
+    # A horizon of a hundred steps is a rally or two: what a stroke is worth shows soon.
     algorithm = PPO(
-        rollout_length=256,
+        rollout_length=128,
         epochs=3,
-        num_minibatches=8,
-        discount=0.999,
+        num_minibatches=4,
+        discount=0.99,
         clip_epsilon=0.2,
         value_coef=1.0,
         entropy_coef=0.01,
@@ -203,7 +204,7 @@ PRESETS: dict[str, Preset] = {
         num_envs=24,
         steps=1_000_000,
         build=_pong_fast,
-        source="tuned for two cores: few, long rollouts, everything standardised",
+        source="tuned for two cores: everything standardised, large steps, a near horizon",
     ),
     "pong-ppo": Preset(
         env="ALE/Pong-v5",

@@ -42,7 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "settings": {"models", "optimizers"},
     "q_learner": {"learner", "types"},
     "document_presets": {"algorithms", "models", "optimizers", "seeding", "settings"},
-    "value_presets": {"algorithms", "models", "seeding", "settings"},
+    "value_presets": {"algorithms", "envs", "models", "seeding", "settings"},
     "agent": {
         "algorithms",
         "envs",
