@@ -96,7 +96,8 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
 
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:
-    # A horizon of a hundred steps is a rally or two: what a stroke is worth shows soon.
+    # A horizon of a hundred steps is a rally or two: what a stroke is worth shows soon. With less entropy a policy may
+    # lose the same rally in every game, which only many equal actions in a row would win (docs/performance.md).
     algorithm = PPO(
         rollout_length=128,
         epochs=3,
@@ -104,7 +105,7 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
         discount=0.99,
         clip_epsilon=0.2,
         value_coef=1.0,
-        entropy_coef=0.01,
+        entropy_coef=0.02,
         max_gradient_norm=10.0,
     )
     optimizer = fused_adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
