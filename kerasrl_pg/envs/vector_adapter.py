@@ -55,17 +55,8 @@ class VectorAdapter:
         self._ended = np.zeros(self.num_envs, bool)
 
     def reset(self, seed: int | None = None) -> Any:
-        """Start N episodes; environment n is seeded by `seed + n`. Returns `[N, *observation]`.
-
-        Raises:
-            RuntimeError: the environment raised; its exception is the cause.
-        """
-        try:
-            observation, _ = self.environment.reset(seed=seed)
-        except Exception as error:
-            raise RuntimeError(
-                f"the environment {_name(self.environment)} raised {type(error).__name__} in its reset: {error}"
-            ) from error
+        """Start N episodes; environment n is seeded by `seed + n`. Returns `[N, *observation]`."""
+        observation, _ = self.environment.reset(seed=seed)
         self.resets += 1
         self._ended = np.zeros(self.num_envs, bool)
         return self._stored(observation)

@@ -230,16 +230,3 @@ def test_environments_in_other_processes_give_the_same_steps(mode):
         tf.nest.map_structure(np.testing.assert_array_equal, step, other)
         np.testing.assert_array_equal(valid, other_valid)
     environment.close()
-
-
-def test_an_environment_that_raises_in_its_reset_is_named_with_the_cause():
-    class NoStart(gymnasium.Env):
-        observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
-
-        def reset(self, *, seed=None, options=None):
-            raise KeyError("no key")
-
-    adapter = VectorAdapter(SyncVectorEnv([NoStart], autoreset_mode=AutoresetMode.SAME_STEP))
-    with pytest.raises(RuntimeError, match="the environment NoStart raised KeyError in its reset: 'no key'") as error:
-        adapter.reset(seed=0)
-    assert isinstance(error.value.__cause__, KeyError)
