@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import typer
-from results import CHECKPOINTS, RESULTS, ROOT, machine
+from results import CHECKPOINTS, RESULTS, ROOT, machine, seconds_of
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -141,20 +140,9 @@ def precision_pong():
 def runs_of(agents):
     """Agents that were trained one by one, as `fit_seeds` returns them."""
     import kerasrl_pg as krl
-    from kerasrl_pg.seed_runs import SeedRun
+    from kerasrl_pg.seed_runs import run_of
 
-    runs = [
-        SeedRun(
-            seed=agent.seed,
-            history=agent.history.history,
-            episodes=agent.episodes,
-            weights=agent.model.get_weights(),
-            optimizer_variables=[np.array(variable) for variable in agent.optimizer.variables],
-            updates=agent.updates,
-        )
-        for agent in agents
-    ]
-    return krl.SeedRuns(tuple(runs), agents[-1])
+    return krl.SeedRuns(tuple(map(run_of, agents)), agents[-1])
 
 
 @app.command()
@@ -213,11 +201,6 @@ def measure(
     }
     (folder / "experiment.json").write_text(json.dumps(result, indent=1))
     return runs
-
-
-def seconds_of(history: dict[str, list[float]]) -> float:
-    """How long a training took, compilation included, but not what else an experiment does."""
-    return float(np.sum(np.diff([0, *history["steps"]]) / np.array(history["steps_per_second"])))
 
 
 def StopAfter(epochs: int):

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from results import seconds_of
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "pong_search"
@@ -123,7 +124,6 @@ def run(
         verbose=2,
     )
     history = agent.history.history
-    steps_per_second = np.array(history["steps_per_second"])
     result = {
         "candidate": dataclasses.asdict(candidate),
         "seed": seed,
@@ -132,8 +132,8 @@ def run(
         "steps_to_18": agent.episodes.solved_at(18.0),
         "last_100": agent.episodes.mean_return(),
         "greedy": agent.evaluate(episodes=32, seed=seed + 1000).mean,
-        "training_seconds": float(np.sum(np.diff([0, *history["steps"]]) / steps_per_second)),
-        "steps_per_second": float(np.median(steps_per_second)),
+        "training_seconds": seconds_of(history),
+        "steps_per_second": float(np.median(history["steps_per_second"])),
         "parameters": agent.model.count_params(),
         "load_before": load,
     }

@@ -335,7 +335,6 @@ def measure(name: str, seed: int) -> None:
     )
     wall = time.perf_counter() - started
     history = agent.history.history
-    training_seconds = float(np.sum(np.diff([0, *history["steps"]]) / np.array(history["steps_per_second"])))
     evaluation = agent.evaluate(episodes=row.evaluation_episodes, seed=1000 + seed)
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -365,7 +364,7 @@ def measure(name: str, seed: int) -> None:
         "target_reached_at_step": agent.episodes.solved_at(row.target),
         "rounds": len(history["steps"]) if row.judged_by == "rounds" else None,
         "shortest_paths": share_of_shortest_paths(agent) if row.judged_by == "paths" else None,
-        "training_seconds": training_seconds,
+        "training_seconds": seconds_of(history),
         "wall_seconds_of_the_last_start": wall,
         "agent": agent.describe(),
         "machine": machine(),
@@ -385,6 +384,11 @@ def share_of_shortest_paths(agent) -> float:
     reachable = shortest > 0  # -1 marks walls and cells without a path, 0 the goal
     walked = gridworld_values.greedy_path_lengths(task, action_values)
     return float((walked == shortest)[reachable].mean())
+
+
+def seconds_of(history: dict[str, list[float]]) -> float:
+    """How long a training took, compilation included, in one sitting or in several."""
+    return float(np.sum(np.diff([0, *history["steps"]]) / np.array(history["steps_per_second"])))
 
 
 def best_window(returns: list[float], window: int = 100) -> float | None:

@@ -231,23 +231,25 @@ def fit_seeds(
                 stop_return=stop_return,
                 after_epoch=evaluation(agent, environment, episodes=eval_episodes, seed=seed, sample=eval_sample),
             )
-            optimizer_variables = [np.array(variable) for variable in agent.optimizer.variables]
-            runs.append(
-                SeedRun(
-                    seed,
-                    agent.history.history,
-                    agent.episodes,
-                    agent.model.get_weights(),
-                    optimizer_variables,
-                    agent.updates,
-                )
-            )
+            runs.append(run_of(agent))
             if verbose:
                 print(f"seed {seed}: episode_return {agent.episodes.mean_return():.4g} after {agent.steps} steps")
     finally:
         if isinstance(training, VectorAdapter):
             training.close()
     return SeedRuns(tuple(runs), agent)
+
+
+def run_of(agent: Agent) -> SeedRun:
+    """What a training left, of an agent that may be trained anew."""
+    return SeedRun(
+        seed=agent.seed,
+        history=agent.history.history,
+        episodes=agent.episodes,
+        weights=agent.model.get_weights(),
+        optimizer_variables=[np.array(variable) for variable in agent.optimizer.variables],
+        updates=agent.updates,
+    )
 
 
 def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> dict[str, SeedRuns]:

@@ -55,10 +55,15 @@ def grid_network_of(name: str) -> ModelBuilder:
 
     def build(observation_space: spaces.Space, action_space: spaces.Space, seed: int = 0) -> keras.Model:
         is_grid = isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 3
-        trunk = grid_trunk if is_grid else lambda seed: mlp_trunk((50, 50), activation="relu", seed=seed)
+        trunk = grid_trunk if is_grid else small_trunk
         return network_of(name, trunk)(observation_space, action_space, seed)
 
     return build
+
+
+def small_trunk(seed: int) -> keras.Model:
+    """The tutorial's perceptron, 50-50 ReLU."""
+    return mlp_trunk((50, 50), activation="relu", seed=seed)
 
 
 def wide_trunk(seed: int) -> keras.Model:
@@ -126,8 +131,7 @@ def _grid_nfq(steps: int, num_envs: int) -> Settings:
         epsilon=linear(1.0, 0.6, steps),
     )
     rate = linear(1e-3, 0.0, steps // algorithm.rollout_length * algorithm.gradient_steps)
-    trunk = network_of("dqn", lambda seed: mlp_trunk((50, 50), activation="relu", seed=seed))
-    return Settings(algorithm=algorithm, optimizer=adam(rate), model=trunk)
+    return Settings(algorithm=algorithm, optimizer=adam(rate), model=network_of("dqn", small_trunk))
 
 
 def _grid(name: str) -> Callable[[int, int], Settings]:
@@ -186,8 +190,9 @@ def _pong_document(name: str) -> Callable[[int, int], Settings]:
 
 
 def _grid_nfq_document(steps: int, num_envs: int) -> Settings:
-    trunk = network_of("dqn", lambda seed: mlp_trunk((50, 50), activation="relu", seed=seed))
-    return Settings(algorithm=NFQ(discount=0.9, learning_starts=10), optimizer=adam(1e-3, TORCH_EPSILON), model=trunk)
+    algorithm = NFQ(discount=0.9, learning_starts=10)
+    optimizer = adam(1e-3, TORCH_EPSILON)
+    return Settings(algorithm=algorithm, optimizer=optimizer, model=network_of("dqn", small_trunk))
 
 
 def _grid_dqn_document(steps: int, num_envs: int) -> Settings:
@@ -204,6 +209,7 @@ def _grid_dqn_document(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=algorithm, optimizer=adam(5e-4, TORCH_EPSILON), model=grid_network_of("dqn"))
 
 
+COORDINATES = {"task": "simple", "observation": "coordinates"}
 GRID_OPTIONS = {"task": "simple", "observation": "grid", "max_episode_steps": 50}
 
 
@@ -246,7 +252,7 @@ VALUE_PRESETS: dict[str, Preset] = {
         steps=40_000,
         build=_grid_nfq,
         source=f"{TUTORIAL}; fitted by larger batches on frozen targets, and more exploration at first",
-        env_options={"task": "simple", "observation": "coordinates"},
+        env_options=COORDINATES,
     ),
     "grid-nfq-document": Preset(
         env="kerasrl_pg/GridWorld-v0",
@@ -256,7 +262,7 @@ VALUE_PRESETS: dict[str, Preset] = {
         build=_grid_nfq_document,
         source=TUTORIAL,
         only_by_name=True,
-        env_options={"task": "simple", "observation": "coordinates"},
+        env_options=COORDINATES,
     ),
     "grid-dqn-document": Preset(
         env="kerasrl_pg/GridWorld-v0",
