@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes, whatever the machine: each takes up to some gigabytes.
+SIDE_BY_SIDE := --numprocesses 2 --dist worksteal
 
 # TensorFlow's start-up notices say nothing that a reader of our output needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -22,10 +24,10 @@ pong: .venv/.installed-video  ## the same on Atari Pong: minutes
 	$(BIN)/python -m kerasrl_pg pong
 
 test: lint  ## lint, then the tests and the examples in docstrings
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 test-slow: .venv/.installed-dev  ## the tests that train for minutes
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow
 
 lint: .venv/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check

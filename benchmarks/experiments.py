@@ -55,7 +55,7 @@ def entropy():
     import kerasrl_pg as krl
     from kerasrl_pg.presets import PRESETS
 
-    preset = PRESETS["cartpole-reinforce-document"]
+    preset = PRESETS["cartpole-reinforce-lesson"]
     settings = preset.build(preset.steps, preset.num_envs)
     algorithms = {f"{coef:g}": replace(settings.algorithm, entropy_coef=coef) for coef in ENTROPY_COEFS}
 

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg.document_presets import standardized_convolutions
+from kerasrl_pg.lesson_presets import standardized_convolutions
 from kerasrl_pg.models import default_model
 from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
 from kerasrl_pg.models.precision import mixed_precision_policy

@@ -75,6 +75,7 @@ CANDIDATES = {
     "600k": Candidate(steps=600_000),
     "less-entropy": Candidate(entropy_coef=0.01),
     "falling-entropy": Candidate(falling_entropy=True),
+    "800k-falling-entropy": Candidate(steps=800_000, falling_entropy=True),
     "half-width": Candidate(width=0.5),
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(entropy_coef=0.01, crop=FIELD, size=60),

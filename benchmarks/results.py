@@ -80,8 +80,8 @@ ROWS = {
     "pendulum-ppo": Row(preset="pendulum-ppo", steps=300_000, target=-180.0, evaluation_episodes=500),
     "mountaincar-continuous-ppo": Row(preset="mountaincar-continuous-ppo", steps=500_000, target=90.0),
     "cartpole-cross-entropy": Row(preset="cartpole-cross-entropy", steps=1_000_000, target=475.0, stop_return=475.0),
-    "cartpole-reinforce-document": Row(
-        preset="cartpole-reinforce-document",
+    "cartpole-reinforce-lesson": Row(
+        preset="cartpole-reinforce-lesson",
         seeds=tuple(range(10)),
         steps=2_000_000,
         target=10,

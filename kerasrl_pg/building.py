@@ -55,6 +55,13 @@ def check_numbers(
         raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
 
 
+def check_callbacks(callbacks: Any) -> None:
+    """Raise TypeError for what is not a list of Keras' callbacks."""
+    is_list = isinstance(callbacks, list | tuple)
+    if not is_list or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
+        raise TypeError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}")
+
+
 def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None]:
     """The algorithm's name and the preset that `algorithm` means on `env`, where it is a name."""
     if not isinstance(algorithm, str):
@@ -110,10 +117,22 @@ def _check_preset(preset: Preset, env_id: str) -> None:
         raise ValueError(f"preset {name!r} is for {preset.env}, not for {env_id}")
 
 
-def settings_of(algorithm: Any, name: str | None, preset: Preset | None, steps: int, num_envs: int) -> Settings:
-    """From `find_preset`'s answer, or from the defaults that go with an algorithm."""
+def settings_of(
+    algorithm: Any,
+    name: str | None,
+    preset: Preset | None,
+    steps: int,
+    num_envs: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Settings:
+    """From `find_preset`'s answer, or from the defaults that go with an algorithm.
+
+    Where a callback sets the learning rate, a preset's is constant.
+    """
     if preset is not None:
-        return preset.build(steps, num_envs)
+        settings = preset.build(steps, num_envs)
+        moved = any(isinstance(callback, RATE_MOVERS) for callback in callbacks)
+        return _with_constant_learning_rate(settings) if moved else settings
     if name is not None:
         return DEFAULTS[name]()
     names = {cls: name for name, cls in ALGORITHMS.items()}
@@ -121,7 +140,7 @@ def settings_of(algorithm: Any, name: str | None, preset: Preset | None, steps: 
     return Settings(algorithm=algorithm, optimizer=default.optimizer, model=default.model)
 
 
-def with_constant_learning_rate(settings: Settings) -> Settings:
+def _with_constant_learning_rate(settings: Settings) -> Settings:
     """With the first value of a schedule in the place of it, which callbacks can then change."""
     config = settings.optimizer.get_config()
     if not isinstance(config["learning_rate"], Mapping):  # a schedule's settings; a number otherwise

@@ -12,7 +12,7 @@ import tensorflow as tf
 from kerasrl_pg.agent import Agent, load_agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.building import (
-    RATE_MOVERS,
+    check_callbacks,
     check_numbers,
     environment_of,
     evaluation,
@@ -21,7 +21,6 @@ from kerasrl_pg.building import (
     new_agent,
     settings_of,
     updates_of_epoch,
-    with_constant_learning_rate,
 )
 from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -107,7 +106,9 @@ def fit_agent(
         (512, 2)
     """
     check_numbers(steps, (seed,), eval_episodes, steps_per_epoch, stop_return, verbose)
-    _check_objects(callbacks, strategy)
+    check_callbacks(callbacks)
+    if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
+        raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
     steps, seed = int(steps), int(seed)
     algorithm_name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent) and num_envs is None and own_number(env) is None:
@@ -134,9 +135,7 @@ def fit_agent(
             )
         steps += algorithm.steps
     if agent is None:
-        settings = settings_of(algorithm, algorithm_name, preset, steps, training.num_envs)
-        if any(isinstance(callback, RATE_MOVERS) for callback in callbacks):
-            settings = with_constant_learning_rate(settings)
+        settings = settings_of(algorithm, algorithm_name, preset, steps, training.num_envs, callbacks)
         agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
     agent.check_spaces(training)
     agent.num_envs = training.num_envs
@@ -165,14 +164,6 @@ def fit_agent(
         if isinstance(training, VectorAdapter):
             training.close()
     return agent
-
-
-def _check_objects(callbacks: Any, strategy: Any) -> None:
-    is_list = isinstance(callbacks, list | tuple)
-    if not is_list or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
-        raise TypeError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}")
-    if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
-        raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
 
 
 def _resumed(

@@ -13,8 +13,8 @@ from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Reinforce
-from kerasrl_pg.document_presets import DOCUMENT_PRESETS, standardized_convolutions
 from kerasrl_pg.envs.doom import DoomProtocol
+from kerasrl_pg.lesson_presets import LESSON_PRESETS, standardized_convolutions
 from kerasrl_pg.models import actor_critic, mlp_trunk, q_network
 from kerasrl_pg.settings import Preset, Settings, adam, fused_adam, linear
 from kerasrl_pg.value_presets import VALUE_PRESETS
@@ -217,7 +217,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "doom-ppo": Preset(**DOOM, algorithm="ppo", num_envs=16, build=_doom_ppo, source="tuned here, from pong-fast"),
     "doom-a2c": Preset(**DOOM, algorithm="a2c", num_envs=32, build=_doom_a2c, source="tuned here"),
-    **DOCUMENT_PRESETS,
+    **LESSON_PRESETS,
     **VALUE_PRESETS,
 }
 """Every preset by its name; the first of an environment and algorithm is what `fit_agent(env, algorithm)` takes."""

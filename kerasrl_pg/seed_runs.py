@@ -14,6 +14,7 @@ import scipy.stats
 
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.building import (
+    check_callbacks,
     check_numbers,
     environment_of,
     evaluation,
@@ -171,7 +172,7 @@ def fit_seeds(
         num_envs: as in `fit_agent`.
         model: builds a model, `build(observation_space, action_space, seed=...)`; None for the algorithm's own.
         optimizer: as in `fit_agent`.
-        callbacks: from a seed to the callbacks of its training.
+        callbacks: from a seed to the callbacks of its training; all are made at the start.
         stop_return: as in `fit_agent`.
         mixed_precision: as in `fit_agent`.
         eval_episodes: as in `fit_agent`.
@@ -203,6 +204,9 @@ def fit_seeds(
         raise TypeError(f"model must be a function that builds one for each seed, got the model {model.name!r}")
     check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
     chosen = tuple(map(int, chosen))
+    callbacks_of = {seed: () if callbacks is None else callbacks(seed) for seed in chosen}
+    for each in callbacks_of.values():
+        check_callbacks(each)
     name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent):
         raise TypeError("fit_seeds begins anew with every seed: it takes an algorithm or a name, not an Agent")
@@ -210,7 +214,7 @@ def fit_seeds(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
     training = environment.make_training()
-    settings = settings_of(algorithm, name, preset, steps, training.num_envs)
+    settings = settings_of(algorithm, name, preset, steps, training.num_envs, callbacks_of[chosen[0]])
     agent = new_agent(settings, model, optimizer, training, environment, chosen[0], None, mixed_precision)
     agent.num_envs = training.num_envs
     updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
@@ -227,7 +231,7 @@ def fit_seeds(
                 engine,
                 steps=steps,
                 updates_per_epoch=updates_per_epoch,
-                callbacks=() if callbacks is None else callbacks(seed),
+                callbacks=callbacks_of[seed],
                 stop_return=stop_return,
                 after_epoch=evaluation(agent, environment, episodes=eval_episodes, seed=seed, sample=eval_sample),
             )

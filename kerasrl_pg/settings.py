@@ -18,7 +18,7 @@ ModelLike: TypeAlias = keras.Model | ModelBuilder
 """What `fit_agent` takes for a model."""
 
 TORCH_EPSILON = 1e-8
-"""Of PyTorch's Adam, which the documents use that presets come from."""
+"""Of PyTorch's Adam, which the lessons use that presets come from."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

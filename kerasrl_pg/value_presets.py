@@ -153,7 +153,7 @@ def _grid(name: str) -> Callable[[int, int], Settings]:
 
 
 def _pong(name: str) -> Callable[[int, int], Settings]:
-    """The document's, but for its optimizer and the length of what is scheduled: see the preset's source."""
+    """The lesson's, but for its optimizer and the length of what is scheduled: see the preset's source."""
 
     def build(steps: int, num_envs: int) -> Settings:
         algorithm = DQN(
@@ -174,8 +174,8 @@ def _pong(name: str) -> Callable[[int, int], Settings]:
     return build
 
 
-def _pong_document(name: str) -> Callable[[int, int], Settings]:
-    """As the document has it; what is not named here are the defaults of `DQN`."""
+def _pong_lesson(name: str) -> Callable[[int, int], Settings]:
+    """As the lesson has it; what is not named here are the defaults of `DQN`."""
 
     def build(steps: int, num_envs: int) -> Settings:
         algorithm = DQN(rollout_length=4, gradient_steps=num_envs, target_every=10_000 // 4)
@@ -189,13 +189,13 @@ def _pong_document(name: str) -> Callable[[int, int], Settings]:
     return build
 
 
-def _grid_nfq_document(steps: int, num_envs: int) -> Settings:
+def _grid_nfq_lesson(steps: int, num_envs: int) -> Settings:
     algorithm = NFQ(discount=0.9, learning_starts=10)
     optimizer = adam(1e-3, TORCH_EPSILON)
     return Settings(algorithm=algorithm, optimizer=optimizer, model=network_of("dqn", small_trunk))
 
 
-def _grid_dqn_document(steps: int, num_envs: int) -> Settings:
+def _grid_dqn_lesson(steps: int, num_envs: int) -> Settings:
     algorithm = DQN(
         rollout_length=1,
         batch_size=10,
@@ -229,12 +229,12 @@ def _presets_of_variants() -> dict[str, Preset]:
             env_options=GRID_OPTIONS,
         )
         if name != "n-step-dqn":
-            presets[f"pong-{name}-document"] = Preset(
+            presets[f"pong-{name}-lesson"] = Preset(
                 env="ALE/Pong-v5",
                 algorithm="dqn",
                 num_envs=8,
                 steps=10_000_000,
-                build=_pong_document(name),
+                build=_pong_lesson(name),
                 source=f"{PONG}; 8 games side by side",
                 only_by_name=True,
                 protocol=AtariProtocol(crop=(14, 196, 8, 159), max_frames=4_000),  # 1,000 steps
@@ -254,22 +254,22 @@ VALUE_PRESETS: dict[str, Preset] = {
         source=f"{TUTORIAL}; fitted by larger batches on frozen targets, and more exploration at first",
         env_options=COORDINATES,
     ),
-    "grid-nfq-document": Preset(
+    "grid-nfq-lesson": Preset(
         env="kerasrl_pg/GridWorld-v0",
         algorithm="nfq",
         num_envs=1,
         steps=40_000,
-        build=_grid_nfq_document,
+        build=_grid_nfq_lesson,
         source=TUTORIAL,
         only_by_name=True,
         env_options=COORDINATES,
     ),
-    "grid-dqn-document": Preset(
+    "grid-dqn-lesson": Preset(
         env="kerasrl_pg/GridWorld-v0",
         algorithm="dqn",
         num_envs=1,
         steps=25_000,
-        build=_grid_dqn_document,
+        build=_grid_dqn_lesson,
         source=TUTORIAL,
         only_by_name=True,
         env_options=GRID_OPTIONS,

@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "policies": {"models"},
     "settings": {"models", "optimizers"},
     "q_learner": {"learner", "types"},
-    "document_presets": {"algorithms", "models", "optimizers", "seeding", "settings"},
+    "lesson_presets": {"algorithms", "models", "optimizers", "seeding", "settings"},
     "value_presets": {"algorithms", "envs", "models", "seeding", "settings"},
     "agent": {
         "algorithms",
@@ -59,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
         "seeding",
         "spaces",
     },
-    "presets": {"algorithms", "document_presets", "envs", "models", "seeding", "settings", "value_presets"},
+    "presets": {"algorithms", "lesson_presets", "envs", "models", "seeding", "settings", "value_presets"},
     "screen_export": {"agent", "envs", "export", "models", "policies"},
     "training": {"agent", "collect", "envs", "learner", "metrics", "models", "ops", "seeding", "spaces", "types"},
     "environment_card": {"envs", "presets"},

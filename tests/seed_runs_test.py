@@ -128,6 +128,20 @@ def test_callbacks_are_made_for_each_seed_and_may_change_the_learning_rate():
     assert first[1] == pytest.approx(first[0] / 2)
 
 
+def test_a_scheduler_may_take_the_place_of_a_presets_schedule():
+    runs = krl.fit_seeds(
+        "CartPole-v1",
+        "ppo",
+        seeds=1,
+        steps=512,
+        steps_per_epoch=256,
+        callbacks=lambda seed: [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)],
+        jit_compile=False,
+        verbose=0,
+    )
+    np.testing.assert_allclose(runs.runs[0].history["learning_rate"], [5e-4, 2.5e-4], rtol=1e-6)
+
+
 def test_a_preset_brings_its_environments_and_its_options():
     runs = fit_seeds("kerasrl_pg/GridWorld-v0", "grid-dqn", seeds=1, steps=150, jit_compile=False, verbose=0)
     assert runs.agent.environment is not None
@@ -240,6 +254,8 @@ def test_bad_input_is_named(trained):
         seeds_of(SHORT_A2C, seeds=[-1])
     with pytest.raises(TypeError, match="a function that builds one for each seed, got the model 'one'"):
         fit_seeds("CartPole-v1", "a2c", seeds=2, steps=10, model=keras.Sequential(name="one"))
+    with pytest.raises(TypeError, match=r"callbacks must be a list of keras\.callbacks\.Callback objects, got 'none'"):
+        seeds_of(SHORT_A2C, callbacks=lambda seed: "none")
     with pytest.raises(TypeError, match="it takes an algorithm or a name, not an Agent"):
         seeds_of(trained.agent)
     with pytest.raises(ValueError, match=r"name must be one of .*steps.*, got 'losss'"):

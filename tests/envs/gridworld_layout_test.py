@@ -1,4 +1,4 @@
-"""Layouts: the named ones are the document's, others are read, and bad ones are refused by name and place."""
+"""Layouts: the named ones are the lesson's, others are read, and bad ones are refused by name and place."""
 
 import numpy as np
 import pytest

@@ -1,17 +1,17 @@
-"""The documents' settings: networks of their sizes, and what only they use."""
+"""The lessons' settings: networks of their sizes, and what only they use."""
 
 import keras
 import numpy as np
 import pytest
 
 import kerasrl_pg as krl
-from kerasrl_pg.document_presets import DOCUMENT_PRESETS
 from kerasrl_pg.envs.make import make_env
+from kerasrl_pg.lesson_presets import LESSON_PRESETS
 from kerasrl_pg.optimizers import RMSpropFromOne
 
 
 def kernels(name: str) -> list[tuple[int, ...]]:
-    preset = DOCUMENT_PRESETS[name]
+    preset = LESSON_PRESETS[name]
     training = make_env(preset.env, num_envs=1).make_training()
     model = preset.build(preset.steps, preset.num_envs).model(training.observation_space, training.action_space)
     return sorted(tuple(weight.shape) for weight in model.trainable_variables if weight.path.endswith("kernel"))
@@ -21,7 +21,7 @@ def kernels(name: str) -> list[tuple[int, ...]]:
     ("name", "shapes"),
     [
         ("cartpole-cross-entropy", [(4, 128), (128, 2)]),
-        ("cartpole-reinforce-document", [(4, 128), (128, 2)]),
+        ("cartpole-reinforce-lesson", [(4, 128), (128, 2)]),
         ("cartpole-reinforce-batched", [(4, 128), (128, 2)]),
         ("cartpole-reinforce-dropout", [(4, 128), (128, 2)]),
         ("cartpole-a2c-monte-carlo", [(4, 128), (4, 128), (128, 1), (128, 2)]),
@@ -29,17 +29,17 @@ def kernels(name: str) -> list[tuple[int, ...]]:
         ("lab-policy-gradient", [(4, 32), (4, 32), (32, 1), (32, 2)]),
         *(
             (name, [(3, 3, 64, 64), (4, 4, 32, 64), (8, 8, 4, 32), (512, 1), (512, 6), (3136, 512), (3136, 512)])
-            for name in ("pong-a2c", "pong-a2c-document")
+            for name in ("pong-a2c", "pong-a2c-lesson")
         ),
         ("pong-a2c-baselines", [(3, 3, 64, 64), (4, 4, 32, 64), (8, 8, 4, 32), (512, 1), (512, 6), (3136, 512)]),
     ],
 )
-def test_the_networks_have_the_documents_sizes(name, shapes):
+def test_the_networks_have_the_lessons_sizes(name, shapes):
     assert kernels(name) == sorted(shapes)
 
 
 def settings(name: str):
-    preset = DOCUMENT_PRESETS[name]
+    preset = LESSON_PRESETS[name]
     return preset.build(preset.steps, preset.num_envs)
 
 
@@ -51,11 +51,11 @@ def test_the_laboratorys_agents_differ_in_their_baseline_only(name, baseline):
     lab = settings(name)
     assert lab.algorithm == krl.PolicyGradient(baseline=baseline, rollout_length=32, discount=0.99, value_coef=0.5)
     assert float(lab.optimizer.learning_rate) == pytest.approx(0.005)
-    assert (DOCUMENT_PRESETS[name].num_envs, DOCUMENT_PRESETS[name].steps) == (1, 10_000)
+    assert (LESSON_PRESETS[name].num_envs, LESSON_PRESETS[name].steps) == (1, 10_000)
 
 
-def test_pongs_optimizers_are_the_documents():
-    adam, rmsprop = settings("pong-a2c-document").optimizer, settings("pong-a2c-baselines").optimizer
+def test_pongs_optimizers_are_the_lessons():
+    adam, rmsprop = settings("pong-a2c-lesson").optimizer, settings("pong-a2c-baselines").optimizer
     assert isinstance(adam, keras.optimizers.Adam)
     assert (float(adam.learning_rate), adam.epsilon) == pytest.approx((1e-3, 1e-3))
     assert isinstance(rmsprop, RMSpropFromOne)
@@ -104,7 +104,7 @@ def test_the_cross_entropy_method_solves_cartpole_whatever_the_seed(seed):
 
 def test_reinforce_with_a_step_per_episode_passes_180_within_20_rounds():
     stop = krl.StopAtReturn(monitor="episode_return", value=180)  # the mean of the 100 episodes of the round
-    agent = krl.fit_agent("CartPole-v1", "cartpole-reinforce-document", steps=300_000, callbacks=[stop], verbose=0)
+    agent = krl.fit_agent("CartPole-v1", "cartpole-reinforce-lesson", steps=300_000, callbacks=[stop], verbose=0)
     assert stop.stopped_epoch is not None
     assert agent.updates <= 20
 
@@ -112,6 +112,6 @@ def test_reinforce_with_a_step_per_episode_passes_180_within_20_rounds():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cartpole-reinforce-batched", "cartpole-a2c-monte-carlo"])
 @pytest.mark.parametrize("seed", range(2))
-def test_documents_settings_solve_cartpole(name, seed):
+def test_lessons_settings_solve_cartpole(name, seed):
     agent = solve(name, seed)
     assert agent.evaluate(episodes=100).mean >= 475

@@ -1,4 +1,4 @@
-"""Settings of the lessons and notebooks that this package works through, each as its document has it."""
+"""Settings of the lessons and notebooks that this package works through, those of a name in `-lesson` unchanged."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _cartpole_cross_entropy(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=algorithm, optimizer=adam(1e-2, TORCH_EPSILON), model=policy_only(128))
 
 
-def _cartpole_reinforce_document(steps: int, num_envs: int) -> Settings:
+def _cartpole_reinforce_lesson(steps: int, num_envs: int) -> Settings:
     algorithm = Reinforce(gradient_step_per="episode")
     return Settings(algorithm=algorithm, optimizer=adam(1e-2, TORCH_EPSILON), model=policy_only(128))
 
@@ -107,7 +107,7 @@ def _pong_a2c(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=algorithm, optimizer=fused_adam(rate), model=model, mixed_precision="auto")
 
 
-def _pong_a2c_document(steps: int, num_envs: int) -> Settings:
+def _pong_a2c_lesson(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=4, value_coef=1.0, max_gradient_norm=0.1)
     optimizer = fused_adam(1e-3, epsilon=1e-3)
     return Settings(algorithm=algorithm, optimizer=optimizer, model=shared_convolutions, mixed_precision="auto")
@@ -131,7 +131,7 @@ def _cartpole_actor_critic(steps: int, num_envs: int) -> Settings:
     return Settings(algorithm=algorithm, optimizer=adam(1e-3, TORCH_EPSILON), model=two_perceptrons(256))
 
 
-DOCUMENT_PRESETS: dict[str, Preset] = {
+LESSON_PRESETS: dict[str, Preset] = {
     "cartpole-cross-entropy": Preset(
         env="CartPole-v1",
         algorithm="cross_entropy",
@@ -140,12 +140,12 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         build=_cartpole_cross_entropy,
         source=f"{LESSON}; share and rate tuned here",
     ),
-    "cartpole-reinforce-document": Preset(
+    "cartpole-reinforce-lesson": Preset(
         env="CartPole-v1",
         algorithm="reinforce",
         num_envs=100,
         steps=200_000,
-        build=_cartpole_reinforce_document,
+        build=_cartpole_reinforce_lesson,
         source=f"{LESSON}: 100 episodes a round, a gradient step for each",
     ),
     "cartpole-reinforce-batched": Preset(
@@ -199,12 +199,12 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         build=_pong_a2c,
         source=f"{HANDS_ON}; pixels and value targets standardised, Adam less damped, a falling learning rate",
     ),
-    "pong-a2c-document": Preset(
+    "pong-a2c-lesson": Preset(
         env="ALE/Pong-v5",
         algorithm="a2c",
         num_envs=50,
         steps=10_000_000,
-        build=_pong_a2c_document,
+        build=_pong_a2c_lesson,
         source=f"{HANDS_ON}; batches of 200 instead of 128",
         only_by_name=True,
     ),
@@ -235,4 +235,4 @@ DOCUMENT_PRESETS: dict[str, Preset] = {
         env_options={"max_episode_steps": 300},
     ),
 }
-"""Every document's settings by name. Named by environment and algorithm only, others come first where there are any."""
+"""Every lesson's settings by name. Named by environment and algorithm only, others come first where there are any."""
