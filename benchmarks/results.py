@@ -15,6 +15,7 @@ import dataclasses
 import json
 import pathlib
 import platform
+import re
 import shutil
 import time
 from typing import Annotated
@@ -248,7 +249,6 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
     """A row's curve and how to get it again."""
     result = json.loads((RESULTS / name / f"seed-{row.seeds[0]}.json").read_text())
     agent, made_on = result["agent"], result["machine"]
-    settings = listed({key: value for key, value in agent["algorithm"]["settings"].items() if _is_plain(value)})
     protocol = listed(agent["protocol"])
     versions = listed(made_on)
     return "\n".join(
@@ -257,9 +257,11 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             "",
             f"![Episode return against environment steps](results/{name}/learning_curve.png)",
             "",
-            f"`{call(row, preset)}`, {seeds} seed(s), {preset.num_envs} environments; settings from: {preset.source}.",
+            f"`{call(row, preset)}`, {counted(seeds, 'seed')}, {counted(preset.num_envs, 'environment')}; "
+            f"settings from: {preset.source}.",
             "",
-            f"* {agent['algorithm']['name']}: {settings}.",
+            f"* {agent['algorithm']['name']}: {listed(agent['algorithm']['settings'])}.",
+            f"* Optimizer: {optimizer_line(agent['optimizer'])}.",
             *([f"* Protocol: {protocol}."] if protocol else []),
             *([f"* The player: [film](results/{name}/player.mp4)."] if row.save_policy else []),
             f"* Machine: {versions}.",
@@ -281,7 +283,29 @@ def call(row: Row, preset) -> str:
 
 def listed(facts: dict) -> str:
     """Names and values in a line."""
-    return ", ".join(f"{name} {value}" for name, value in facts.items())
+    return ", ".join(f"{name} {shown(value)}" for name, value in facts.items())
+
+
+def shown(value) -> str:
+    """A setting: a schedule by its ends, a sampler by its fields."""
+    match value:
+        case {"config": {"initial_learning_rate": first, "end_learning_rate": last}}:
+            return f"{first:g}→{last:g}"
+        case {"prioritized": fields}:
+            return f"Prioritized({listed(fields)})"
+        case _:
+            return str(value)
+
+
+def optimizer_line(config: dict) -> str:
+    """An optimizer's name, without the number that Keras gives it, and its learning rate."""
+    name, rate = re.sub(r"_\d+$", "", config["name"]), config["learning_rate"]
+    return f"{name}, learning_rate {shown(rate) if isinstance(rate, dict) else f'{rate:g}'}"  # a constant is a float32
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def model_card(name: str) -> str:
@@ -304,10 +328,6 @@ def model_card(name: str) -> str:
 
 Intended for demonstration and teaching. It knows nothing but this environment under this protocol.
 """
-
-
-def _is_plain(value) -> bool:
-    return not isinstance(value, dict)
 
 
 def measure(name: str, seed: int) -> None:

@@ -25,7 +25,7 @@ if (os.cpu_count() or 1) <= 2 and _ONE_THREAD not in _xla_flags:
     os.environ["XLA_FLAGS"] = f"{_xla_flags} {_ONE_THREAD}=false".strip()
 
 if TYPE_CHECKING:
-    from kerasrl_pg.agent import Agent, load_agent
+    from kerasrl_pg.agent import Agent
     from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Prioritized, Reinforce
     from kerasrl_pg.environment_card import EnvironmentCard, describe
     from kerasrl_pg.envs.atari import AtariProtocol
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kerasrl_pg.exported_policy import load_policy
     from kerasrl_pg.fit import fit_agent
     from kerasrl_pg.grid_pictures import plot_action_values, plot_grid, plot_policy, plot_values
+    from kerasrl_pg.loading import load_agent
     from kerasrl_pg.models.q_network import dueling_q_network, q_network
     from kerasrl_pg.plotting import plot_episodes, plot_history, plot_seeds
     from kerasrl_pg.screen_export import export_for_screens
@@ -75,7 +76,7 @@ _HOMES = {
     "fit_agent": "fit",
     "fit_seeds": "seed_runs",
     "fit_sweep": "seed_runs",
-    "load_agent": "agent",
+    "load_agent": "loading",
     "load_policy": "exported_policy",
     "make_env": "envs.make",
     "plot_action_values": "grid_pictures",

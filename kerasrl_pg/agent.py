@@ -15,9 +15,8 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg import export, ops, optimizers, seeding  # noqa: F401  Keras must know the optimizers that it loads
-from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
+from kerasrl_pg import export, ops, seeding
+from kerasrl_pg.envs.make import Environment, EnvLike, make_env
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.evaluate import LONGEST_EPISODE, Evaluation, evaluate_policy, positive
 from kerasrl_pg.learner import Learner
@@ -25,16 +24,8 @@ from kerasrl_pg.models.fusion import for_training
 from kerasrl_pg.models.q_network import QPolicy
 from kerasrl_pg.policies import learns_action_values, policy_of
 from kerasrl_pg.q_learner import QLearner
-from kerasrl_pg.saving import (
-    StoredReplay,
-    numbered,
-    put_back,
-    scratch_of,
-    settings_from_json,
-    settings_to_json,
-    whole_agent,
-)
-from kerasrl_pg.spaces import as_batch, map_observation, map_space, space_from_json, space_to_json, tensor_dtype
+from kerasrl_pg.saving import as_json, put_back, scratch_of, settings_to_json, task_of
+from kerasrl_pg.spaces import as_batch, map_observation, map_space, space_to_json, tensor_dtype
 
 
 class Agent:
@@ -98,16 +89,37 @@ class Agent:
             self.q_learner.copy_to_target()
         self._begin(seed)
 
+    def replace_optimizer(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Learn with another one from now on. Its `iterations`, which schedules of gradient steps go by, are 0."""
+        self.optimizer = self.learner.optimizer = optimizer
+        self.model.compile(optimizer=optimizer)
+
+    def move_to(self, environment: Environment) -> None:
+        """Go on in `environment`; what was seen of one with another id, protocol or options is forgotten."""
+        before = task_of(self.describe())
+        self.environment = environment
+        if before["environment"] is not None and before != task_of(self.describe()):
+            self.forget_environment()
+
+    def environment_seed(self) -> int:
+        """Of environments outside the graph: another for every worker, and whenever training goes on."""
+        seed = self.learner.worker_seed(seeding.make_seed(seeding.integers(self.seed, 2)[0]))
+        return int(seeding.fold_in(seed, self.updates)[0] if self.updates else seed[0]) & 0x3FFFFFFF
+
+    def forget_environment(self) -> None:
+        """Begin new episodes, with an empty replay."""
+        self.environment_state: list[Any] | None = None
+        """Where graph environments and their replay stand, so that training goes on as if it had not stopped."""
+        self.replay: Any = None
+        """What environments outside the graph have seen, if the algorithm learns from a replay."""
+
     def _begin(self, seed: int) -> None:
         self.history = keras.callbacks.History()
         self.history.epoch = []
         self.episodes = EpisodeLog()
         self.steps = 0
         self.updates = 0
-        self.environment_state: list[Any] | None = None
-        """Where graph environments and their replay stand, so that training goes on as if it had not stopped."""
-        self.replay: Any = None
-        """What environments outside the graph have seen, if the algorithm learns from a replay."""
+        self.forget_environment()
         self.seed = seed
         self._seed = seeding.make_seed(seed)
         self._acts = 0
@@ -241,7 +253,7 @@ class Agent:
         return {
             "environment": self.environment.id if self.environment else None,
             "protocol": self.environment.protocol if self.environment else {},
-            "env_options": self.environment.options if self.environment else {},
+            "env_options": as_json(self.environment.options) if self.environment else {},
             "num_envs": self.num_envs,
             "algorithm": {
                 "name": type(self.algorithm).__name__,
@@ -328,72 +340,6 @@ class Agent:
         )
 
 
-def load_agent(
-    path: str | os.PathLike,
-    *,
-    env: EnvLike | Environment | None = None,
-    algorithm: Any = None,
-    strategy: tf.distribute.Strategy | None = None,
-) -> Agent:
-    """Read an agent that `Agent.save` or a checkpoint wrote.
-
-    Args:
-        path: the directory.
-        env: the environment, needed for those that have no id.
-        algorithm: the algorithm, needed for those that are not this package's.
-        strategy: under which to go on training.
-
-    Raises:
-        FileNotFoundError: there is no saved agent at `path`.
-        ValueError: its algorithm is not this package's and none was passed.
-    """
-    directory = whole_agent(path)
-    if not (directory / "agent.json").is_file():
-        raise FileNotFoundError(f"no saved agent at {directory}: agent.json is missing")
-    description = json.loads((directory / "agent.json").read_text())
-    if algorithm is None:
-        classes = {cls.__name__: cls for cls in ALGORITHMS.values()}
-        name = description["algorithm"]["name"]
-        if name not in classes:
-            raise ValueError(f"algorithm {name!r} is not of this package: pass load_agent(algorithm=...)")
-        algorithm = classes[name](**settings_from_json(description["algorithm"]["settings"]))
-    with scope(strategy):
-        model = keras.saving.load_model(directory / "model.keras")
-    agent = Agent(
-        algorithm,
-        model,
-        model.optimizer,
-        space_from_json(description["observation_space"]),
-        space_from_json(description["action_space"]),
-        environment=_environment(env, description),
-        seed=description["seed"],
-        strategy=strategy,
-    )
-    agent.steps, agent.updates = description["steps"], description["updates"]
-    agent.num_envs = description.get("num_envs")
-    agent.history.history, agent.history.epoch = description["history"], description["epoch"]
-    with np.load(directory / "training.npz") as arrays:
-        agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
-        agent.environment_state = numbered(arrays, "environment") or None
-        if agent.q_learner is not None and agent.q_learner.target is not None:
-            agent.q_learner.target.model.set_weights(numbered(arrays, "target"))
-    if (directory / "replay.npz").is_file():
-        agent.replay = StoredReplay(directory / "replay.npz")
-    return agent
-
-
 def scope(strategy: tf.distribute.Strategy | None) -> Any:
     """The context in which variables of `strategy` are made; one that does nothing for None."""
     return contextlib.nullcontext() if strategy is None else strategy.scope()
-
-
-def _environment(env: EnvLike | Environment | None, description: dict[str, Any]) -> Environment | None:
-    """What the user says, else what the description names."""
-    if env is not None:
-        return env if isinstance(env, Environment) else make_env(env)
-    if description["environment"] is None:
-        return None
-    protocol_type = protocol_of(description["environment"])
-    protocol = None if protocol_type is None else protocol_type(**description["protocol"])
-    options = description["env_options"]
-    return make_env(description["environment"], protocol=protocol, env_options=options)

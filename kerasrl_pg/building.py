@@ -22,6 +22,7 @@ from kerasrl_pg.models.precision import mixed_precision_policy
 from kerasrl_pg.models.q_network import q_network
 from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.presets import DEFAULTS, PRESETS
+from kerasrl_pg.saving import as_json
 from kerasrl_pg.settings import ModelLike, Preset, Settings
 from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla
 from kerasrl_pg.training.loop import Engine
@@ -62,12 +63,19 @@ def check_callbacks(callbacks: Any) -> None:
         raise TypeError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}")
 
 
+def moves_learning_rate(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
+    """Whether one of them sets it."""
+    return any(isinstance(callback, RATE_MOVERS) for callback in callbacks)
+
+
 def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None]:
     """The algorithm's name and the preset that `algorithm` means on `env`, where it is a name."""
     if not isinstance(algorithm, str):
         is_algorithm = callable(getattr(algorithm, "update", None)) and not isinstance(algorithm, type)
         if not is_algorithm and not isinstance(algorithm, Agent):
             raise TypeError(f"algorithm must be a name, an algorithm such as PPO(), or an Agent, got {algorithm!r}")
+        if is_algorithm and not dataclasses.is_dataclass(algorithm):
+            raise TypeError(f"an algorithm must be a dataclass, whose fields are its settings, got {algorithm!r}")
         return None, None
     env_id = env.rpartition(":")[2] if isinstance(env, str) else None
     if algorithm in PRESETS:
@@ -105,10 +113,16 @@ def environment_of(
         protocol = preset.protocol if protocol is None else protocol
     if preset is not None and num_envs is None and own_number(env) is None:
         num_envs = preset.num_envs
+    as_json(dict(env_options or {}))  # or it could not be saved
     made = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
     if preset is not None and made.spec_id is not None:
         _check_preset(preset, made.spec_id)
     return made
+
+
+def as_environment(env: EnvLike | Environment) -> Environment:
+    """Of what an evaluation may be on, what the evaluation needs."""
+    return env if isinstance(env, Environment) else make_env(env, in_graph=False)
 
 
 def _check_preset(preset: Preset, env_id: str) -> None:
@@ -131,8 +145,7 @@ def settings_of(
     """
     if preset is not None:
         settings = preset.build(steps, num_envs)
-        moved = any(isinstance(callback, RATE_MOVERS) for callback in callbacks)
-        return _with_constant_learning_rate(settings) if moved else settings
+        return _with_constant_learning_rate(settings) if moves_learning_rate(callbacks) else settings
     if name is not None:
         return DEFAULTS[name]()
     names = {cls: name for name, cls in ALGORITHMS.items()}
@@ -163,12 +176,37 @@ def new_agent(
     spaces = training.observation_space, training.action_space
     with scope(strategy):
         built = new_model(settings, model, spaces, seed, strategy, mixed_precision)
-        optimizer = settings.optimizer if optimizer is None else optimizer
-        _check_learning_rate(optimizer)
-        # A fresh optimizer of the same settings, made under the strategy's scope.
-        optimizer = type(optimizer).from_config(optimizer.get_config())
-        optimizer.build(built.trainable_variables)
+    optimizer = fresh_optimizer(settings.optimizer if optimizer is None else optimizer, built, strategy)
     return Agent(settings.algorithm, built, optimizer, *spaces, environment=environment, seed=seed, strategy=strategy)
+
+
+def fresh_optimizer(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, strategy: tf.distribute.Strategy | None
+) -> keras.optimizers.Optimizer:
+    """One of the same settings for a model's weights, made under the strategy's scope."""
+    _check_learning_rate(optimizer)
+    with scope(strategy):
+        fresh = type(optimizer).from_config(optimizer.get_config())
+        fresh.build(model.trainable_variables)
+    return fresh
+
+
+def check_learning_rate_lasts(agent: Agent, steps: int) -> None:
+    """Refuse to go on from an agent whose schedule leaves it a learning rate of 0 before `steps` are over.
+
+    How many gradient steps there will be is judged by those so far.
+    """
+    schedule = agent.optimizer._learning_rate
+    left = steps - agent.steps
+    if agent.steps == 0 or left <= 0 or not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return
+    done = int(agent.optimizer.iterations)
+    last = done + 0.9 * done * left / agent.steps  # a schedule that ends with the training is no fault
+    if float(schedule(done)) == 0 or float(schedule(int(last))) == 0:
+        raise ValueError(
+            f"the agent's learning rate is 0 before steps={left} more are over, for its schedule is that of its first "
+            f"{agent.steps} steps: pass fit_agent(env, agent, optimizer=...) with a learning rate of its own"
+        )
 
 
 def new_model(

@@ -26,7 +26,7 @@ START_UP_NOTICES = (
 """Of TensorFlow; they tell a user nothing that needs doing."""
 
 app = typer.Typer(
-    help="Reinforcement learning for Keras: policy gradients on Gymnasium environments.",
+    help="Reinforcement learning for Keras: policy gradients and Q-learning on Gymnasium environments.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -70,26 +70,45 @@ def fit(
     env_id: EnvId,
     algorithm: Annotated[str, typer.Argument(help="An algorithm or a preset; see `list`.")] = "ppo",
     *,
-    steps: Annotated[int, typer.Option(help="Environment steps, all environments together.")],
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Environment steps, all environments together; left out, those of the preset.", show_default=False
+        ),
+    ] = None,
     seed: Seed = 0,
     num_envs: Annotated[int | None, typer.Option(help="Environments side by side.")] = None,
     stop_return: Annotated[
         float | None, typer.Option(help="Stop once the last 100 episodes average this much.")
+    ] = None,
+    checkpoint: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Directory for the agent after every epoch; the same command goes on from what is there."),
     ] = None,
     save: Annotated[pathlib.Path | None, typer.Option(help="Directory for the agent, to go on with.")] = None,
     export: Annotated[pathlib.Path | None, typer.Option(help="Directory for a SavedModel, to deploy.")] = None,
     csv: Annotated[pathlib.Path | None, typer.Option(help="File for all episodes: step, return, length.")] = None,
     plot: Annotated[pathlib.Path | None, typer.Option(help="File for the learning curve: .png, .svg or .pdf.")] = None,
 ) -> None:
-    """Train an agent, with a progress bar. Nothing that exists is overwritten."""
-    _check_outputs({"--save": save, "--export": export, "--csv": csv, "--plot": plot})
+    """Train an agent, with a progress bar. Nothing that exists is overwritten, but for a checkpoint."""
+    _check_outputs({"--checkpoint": checkpoint, "--save": save, "--export": export, "--csv": csv, "--plot": plot})
     if plot is not None and plot.suffix not in PLOT_SUFFIXES:
         raise ValueError(f"--plot must end in one of {', '.join(PLOT_SUFFIXES)}, got {str(plot)!r}")
     _start_tensorflow()
     from kerasrl_pg.fit import fit_agent
 
-    agent = fit_agent(env_id, algorithm, steps=steps, seed=seed, num_envs=num_envs, stop_return=stop_return)
+    agent = fit_agent(
+        env_id,
+        algorithm,
+        steps=_steps_of_preset(env_id, algorithm) if steps is None else steps,
+        seed=seed,
+        num_envs=num_envs,
+        stop_return=stop_return,
+        checkpoint=checkpoint,
+    )
     print(f"{agent.steps:,} steps, last 100 episodes: {agent.episodes.mean_return():.1f}")
+    if checkpoint is not None:
+        print(f"checkpoint: {checkpoint}")
     if save is not None:
         print(f"agent: {agent.save(save)}")
     if export is not None:
@@ -114,7 +133,7 @@ def evaluate(
 ) -> None:
     """Play whole episodes on the Gymnasium environment and print mean and standard deviation."""
     _start_tensorflow()
-    from kerasrl_pg.agent import load_agent
+    from kerasrl_pg.loading import load_agent
 
     agent = load_agent(agent_dir)
     env_id = agent.environment.id if agent.environment else None
@@ -130,7 +149,7 @@ def play(
 ) -> None:
     """Film an agent."""
     _start_tensorflow()
-    from kerasrl_pg.agent import load_agent
+    from kerasrl_pg.loading import load_agent
     from kerasrl_pg.video import record_video
     from kerasrl_pg.video_recorder import check_video_path
 
@@ -140,7 +159,7 @@ def play(
 
 @app.command()
 def describe(env_id: EnvId) -> None:
-    """Say what an environment shows, wants and pays, and what is tuned for it."""
+    """Print an environment's spaces, time limit, solved threshold, protocol and presets."""
     _start_tensorflow()
     from kerasrl_pg import environment_card
 
@@ -183,19 +202,31 @@ def pong(seed: Seed = 0) -> None:
     run_demo(PONG, seed=seed)
 
 
+def _steps_of_preset(env_id: str, algorithm: str) -> int:
+    from kerasrl_pg.building import find_preset
+    from kerasrl_pg.envs.make import find_spec
+
+    find_spec(env_id)  # an unknown id is the first thing to know
+    _, preset = find_preset(env_id, algorithm)
+    if preset is None:
+        raise ValueError(f"--steps is needed: there is no preset of {algorithm!r} for {env_id} to take it from")
+    return preset.steps
+
+
 def _check_outputs(options: dict[str, pathlib.Path | None]) -> None:
     """Raise before hours of training rather than after; `options` are in the order in which they are written."""
     paths = {option: path.resolve() for option, path in options.items() if path is not None}
-    for path in paths.values():
-        if path.exists():
+    for option, path in paths.items():
+        if path.exists() and option != "--checkpoint":
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
         nearest = next(parent for parent in path.parents if parent.exists())
         if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
             raise PermissionError(f"{path} cannot be written: {nearest} is no directory that may be written to")
     for (earlier, path), (later, other) in itertools.combinations(paths.items(), 2):
-        is_file = earlier in ("--csv", "--plot")
-        if path == other or other in path.parents or (is_file and path in other.parents):
-            raise ValueError(f"{earlier} {path} and {later} {other} are in each other's way: choose other paths")
+        # Nothing can be put into a file, and what is put into a checkpoint is gone with the next one.
+        is_closed = earlier in ("--checkpoint", "--csv", "--plot")
+        if path == other or other in path.parents or (is_closed and path in other.parents):
+            raise ValueError(f"{earlier} {path} and {later} {other} conflict: choose other paths")
     if "--export" in paths:
         from kerasrl_pg.export import check_possible
 

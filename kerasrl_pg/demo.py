@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def _print_summary(
     reached = "NOT reached" if solved_at is None else f"reached after {solved_at:,}"
     rows = {
         "training": f"{agent.steps:,} steps in {seconds:.0f} s; {demo.solved_return:g} was {reached}",
-        "evaluation": f"{evaluation} of Gymnasium's {env_id}",
+        "evaluation": f"{evaluation} of {played_on(agent.describe())}",
         "SavedModel": f"{np.mean(served):.1f} over {len(served)} episodes, in a process without kerasrl_pg",
         "learning curve": directory / "learning_curve.png",
         "film": directory / "video.mp4",
@@ -107,6 +108,20 @@ def _print_summary(
     print(f"\n{env_id}, preset {demo.preset}, seed {agent.seed}")
     for name, value in rows.items():
         print(f"  {name:<21}{value}")
+
+
+def played_on(description: dict[str, Any]) -> str:
+    """What an agent is evaluated on: the original, or a game as the protocol presents it.
+
+    Args:
+        description: of the agent, by `Agent.describe`; it is in the `metadata.json` of what is exported too.
+
+    Example:
+        >>> played_on({"environment": "CartPole-v1", "protocol": {}})
+        "Gymnasium's CartPole-v1"
+    """
+    env_id = description["environment"]
+    return f"{env_id} under the protocol in metadata.json" if description["protocol"] else f"Gymnasium's {env_id}"
 
 
 def make_free_directory(path: str) -> pathlib.Path:

@@ -36,7 +36,7 @@ class EnvironmentCard:
     in_graph: bool
     """Whether it trains as a TensorFlow graph."""
     presets: tuple[str, ...]
-    """Settings that are tuned for it, by the names that `fit_agent` takes."""
+    """Names of its presets, which `fit_agent` takes for an algorithm; those in `-lesson` are not tuned."""
     protocol: dict[str, Any]
     """How a game is presented: settings that results depend on."""
     options: dict[str, Any]
@@ -59,7 +59,7 @@ class EnvironmentCard:
 def describe(
     env: EnvLike, *, protocol: Protocol | None = None, env_options: Mapping[str, Any] | None = None
 ) -> EnvironmentCard:
-    """Say what an environment shows, wants and pays, and what is tuned for it.
+    """An environment's spaces, time limit, solved threshold, protocol and presets.
 
     Args:
         env: as in `fit_agent`.

@@ -41,9 +41,8 @@ class EpisodeLog:
         self.episode_return.extend(float(value) for value in episode_return)
         self.episode_length.extend(int(value) for value in episode_length)
         if len(self) >= WINDOW and len(episode_return):
-            latest = self.episode_return[-(len(episode_return) + WINDOW - 1) :]
-            means = np.convolve(latest, np.ones(WINDOW), mode="valid") / WINDOW  # of those that end with a new one
-            self._best = max(self._best, float(means.max()))
+            latest = self.episode_return[-(len(episode_return) + WINDOW - 1) :]  # windows that end with a new one
+            self._best = max(self._best, float(_moving_mean(latest, WINDOW).max()))
 
     @property
     def best_return(self) -> float:
@@ -59,7 +58,7 @@ class EpisodeLog:
         return float(np.mean(self.episode_length[-window:])) if len(self) else float("nan")
 
     def solved_at(self, episode_return: float, window: int = WINDOW) -> int | None:
-        """The step at which the mean of `window` episodes first passed `episode_return`; None if it never did.
+        """The step at which the mean of `window` episodes first reached `episode_return`; None if it never did.
 
         Example:
             >>> log = EpisodeLog()
@@ -69,9 +68,8 @@ class EpisodeLog:
         """
         if len(self) < window:
             return None
-        means = np.convolve(self.episode_return, np.full(window, 1 / window), mode="valid")
-        passed = np.flatnonzero(means >= episode_return)
-        return self.step[window - 1 + passed[0]] if passed.size else None
+        reached = np.flatnonzero(_moving_mean(self.episode_return, window) >= episode_return)
+        return self.step[window - 1 + reached[0]] if reached.size else None
 
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write the columns step, episode_return, episode_length."""
@@ -101,3 +99,8 @@ class EpisodeLog:
         )
         log.extend([int(x) for x in step], [float(x) for x in episode_return], [int(x) for x in episode_length])
         return log
+
+
+def _moving_mean(values: Sequence[float], window: int) -> np.ndarray:
+    """[len(values) - window + 1]; divided at the end, so that the mean of equal numbers is that number."""
+    return np.convolve(values, np.ones(window), mode="valid") / window

@@ -83,7 +83,7 @@ def load_policy(path: str | os.PathLike) -> ExportedPolicy:
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ImportError: the format needs packages that are not installed.
-        ValueError: there is something else than an export.
+        ValueError: what is there is not an export.
 
     Example:
         >>> import tempfile
@@ -167,7 +167,7 @@ def require_for_onnx(*modules: str) -> None:
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise ImportError(f'ONNX needs {", ".join(missing)}: pip install "kerasrl-pg[onnx]"')
+        raise ImportError(f'ONNX needs {", ".join(missing)}: the extra "onnx" (from a clone: pip install ".[onnx]")')
 
 
 def _read_saved_model(directory: pathlib.Path) -> Run:

@@ -9,23 +9,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrl_pg.agent import Agent, load_agent
+from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.building import (
+    as_environment,
     check_callbacks,
+    check_learning_rate_lasts,
     check_numbers,
     environment_of,
     evaluation,
     find_preset,
+    fresh_optimizer,
     make_engine,
     new_agent,
     settings_of,
     updates_of_epoch,
 )
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number
+from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.learner import num_workers
-from kerasrl_pg.saving import whole_agent
+from kerasrl_pg.loading import load_agent
+from kerasrl_pg.saving import algorithm_of, whole_agent
 from kerasrl_pg.settings import ModelLike
 from kerasrl_pg.training.callbacks import Checkpoint, Progress
 from kerasrl_pg.training.loop import train
@@ -44,7 +48,7 @@ def fit_agent(
     stop_return: float | None = None,
     strategy: tf.distribute.Strategy | None = None,
     mixed_precision: str | None = None,
-    eval_env: EnvLike | None = None,
+    eval_env: EnvLike | Environment | None = None,
     eval_episodes: int = 0,
     eval_sample: bool = False,
     checkpoint: str | os.PathLike | None = None,
@@ -63,7 +67,8 @@ def fit_agent(
         algorithm: a name ("ppo", "a2c", "reinforce", "policy_gradient", "cross_entropy", "dqn", "nfq"), which takes
             its settings from the preset for this environment if there is one; the name of a preset; an algorithm such
             as `PPO(clip_epsilon=0.1)`; or an `Agent`, to train it further.
-        steps: environment steps, all environments together. Training ends after the update that reaches it.
+        steps: environment steps, all environments together. Training ends after the update that reaches it. Of an
+            `Agent` that is trained further: so many more.
         seed: of weights, environments, actions and minibatches. The same seed gives the same agent on the same machine;
             a `model` of your own has the weights that its own initializers give it.
         num_envs: environments side by side; None for the number of the preset, or of the agent that is trained further,
@@ -71,18 +76,22 @@ def fit_agent(
         model: a Keras model with the outputs that the algorithm learns from (policy and value, or action values), or
             one without heads to use as a trunk; or a function that builds either,
             `build(observation_space, action_space, seed=...)`.
-        optimizer: any Keras optimizer, its learning rate a number or a schedule.
+        optimizer: any Keras optimizer, its learning rate a number or a schedule. For an `Agent` a new one in the place
+            of its own: schedules that count gradient steps, those of the algorithm included, begin anew with it.
         callbacks: Keras callbacks; an epoch is one reporting interval, a batch one update. With one that moves the
             learning rate (`LearningRateScheduler`, `ReduceLROnPlateau`) a preset's rate is constant.
         stop_return: stop once the mean return of the last 100 episodes is at least this.
-        strategy: a `tf.distribute` strategy; each replica learns from its share of the environments.
+        strategy: a `tf.distribute` strategy; each replica learns from its share of the environments. An `Agent` keeps
+            its own.
         mixed_precision: "bfloat16" computes the model's trunk in bfloat16, "auto" does so where the processor is fast
             at it; None for the preset's choice, or float32.
-        eval_env: environment of the evaluations during training; None for the Gymnasium original of `env`.
+        eval_env: environment of the evaluations during training, or what `make_env` returns; None for the Gymnasium
+            original of `env`.
         eval_episodes: evaluate the policy for so many episodes after each epoch (`eval_return` in the history).
         eval_sample: draw the evaluations' actions from the policy instead of taking the most probable ones.
         checkpoint: a directory that is saved to after every epoch; if it holds an agent already, training goes on
-            from there until `steps`, with that agent's model and optimizer: the same call starts and goes on.
+            from there until `steps`, its own included, with that agent's model and optimizer: the same call starts
+            and goes on.
         steps_per_epoch: environment steps of a reporting interval; None for about a hundredth of `steps`.
         in_graph: False steps the Gymnasium environment even if it has a twin.
         jit_compile: compile with XLA; None where it pays.
@@ -96,7 +105,7 @@ def fit_agent(
 
     Raises:
         ValueError: an argument out of its range, an unknown id or name (with the closest ones), a model whose outputs
-            do not fit.
+            do not fit, an agent whose learning rate is 0 before the training's end, for its schedule is over.
         TypeError: an argument of the wrong kind, or a space that is not supported.
         RuntimeError: the environment raised in a step; its exception is the cause.
 
@@ -111,45 +120,38 @@ def fit_agent(
         raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
     steps, seed = int(steps), int(seed)
     algorithm_name, preset = find_preset(env, algorithm)
-    if isinstance(algorithm, Agent) and num_envs is None and own_number(env) is None:
-        num_envs = algorithm.num_envs
+    if isinstance(algorithm, Agent):
+        _check_further(algorithm, model, mixed_precision, strategy)
+        strategy = algorithm.strategy
+        steps += algorithm.steps
+        if num_envs is None and own_number(env) is None:
+            num_envs = algorithm.num_envs
     environment = environment_of(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
-    eval_made = environment if eval_env is None else make_env(eval_env, in_graph=False)
+    eval_made = environment if eval_env is None else as_environment(eval_env)
     training = environment.make_training()
-    if strategy is not None and training.num_envs % strategy.num_replicas_in_sync:
-        raise ValueError(
-            f"num_envs must be a multiple of the strategy's {strategy.num_replicas_in_sync} replicas, "
-            f"got {training.num_envs}"
-        )
-
-    if stop_return is not None and strategy is not None and num_workers(strategy) > 1:
-        raise ValueError("stop_return is for one process: each worker sees other episodes, and all must stop together")
-
-    agent = _resumed(checkpoint, algorithm, algorithm_name, environment, strategy)
-    if isinstance(algorithm, Agent):
-        if any(given is not None for given in (model, optimizer, mixed_precision)):
-            raise ValueError(
-                "model, optimizer and mixed_precision are those of the agent that is trained further: leave them out"
-            )
-        steps += algorithm.steps
-    if agent is None:
-        settings = settings_of(algorithm, algorithm_name, preset, steps, training.num_envs, callbacks)
-        agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
-    agent.check_spaces(training)
-    agent.num_envs = training.num_envs
-
-    updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
-    engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
-
-    reporters: list[keras.callbacks.Callback] = []
-    if verbose:
-        reporters.append(Progress(agent, steps, verbose))
-    if checkpoint is not None:
-        reporters.append(Checkpoint(agent, checkpoint))
-    after_epoch = evaluation(agent, eval_made, episodes=eval_episodes, seed=seed, sample=eval_sample)
     try:
+        _check_strategy(strategy, training.num_envs, stop_return)
+        agent = _resumed(checkpoint, algorithm, algorithm_name, environment, strategy)
+        if agent is not None:
+            agent.check_spaces(training)
+            if agent is algorithm and optimizer is not None:
+                agent.replace_optimizer(fresh_optimizer(optimizer, agent.model, strategy))
+            check_learning_rate_lasts(agent, steps)
+            agent.move_to(environment)
+        else:
+            all_envs = training.num_envs * (num_workers(strategy) if strategy else 1)
+            settings = settings_of(algorithm, algorithm_name, preset, steps, all_envs, callbacks)
+            agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
+        agent.num_envs = training.num_envs
+        updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
+        engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
+        reporters: list[keras.callbacks.Callback] = []
+        if verbose:
+            reporters.append(Progress(agent, steps, verbose))
+        if checkpoint is not None:
+            reporters.append(Checkpoint(agent, checkpoint))
         train(
             agent,
             engine,
@@ -158,12 +160,33 @@ def fit_agent(
             callbacks=callbacks,
             reporters=reporters,
             stop_return=stop_return,
-            after_epoch=after_epoch,
+            after_epoch=evaluation(agent, eval_made, episodes=eval_episodes, seed=seed, sample=eval_sample),
         )
     finally:
         if isinstance(training, VectorAdapter):
             training.close()
     return agent
+
+
+def _check_further(
+    agent: Agent, model: ModelLike | None, mixed_precision: str | None, strategy: tf.distribute.Strategy | None
+) -> None:
+    if model is not None or mixed_precision is not None:
+        raise ValueError("model and mixed_precision are those of the agent that is trained further: leave them out")
+    if strategy is not None and strategy is not agent.strategy:
+        raise ValueError(
+            "strategy is that of the agent that is trained further: leave it out, or load_agent(..., strategy=...)"
+        )
+
+
+def _check_strategy(strategy: tf.distribute.Strategy | None, num_envs: int, stop_return: float | None) -> None:
+    if strategy is None:
+        return
+    replicas = strategy.num_replicas_in_sync // num_workers(strategy)
+    if num_envs % replicas:
+        raise ValueError(f"num_envs must be a multiple of the strategy's {replicas} replicas, got {num_envs}")
+    if stop_return is not None and num_workers(strategy) > 1:
+        raise ValueError("stop_return is for one process: each worker sees other episodes, and all must stop together")
 
 
 def _resumed(
@@ -176,11 +199,12 @@ def _resumed(
     """The agent to train further, from a checkpoint or handed in; None for a new one."""
     path = None if checkpoint is None else whole_agent(checkpoint)
     if path is not None and (path / "agent.json").exists():
+        asked = type(algorithm) if algorithm_name is None else ALGORITHMS[algorithm_name]
+        name = algorithm_of(path)
+        if not isinstance(algorithm, Agent) and name != asked.__name__:
+            raise ValueError(f"checkpoint {path} holds an agent of {name}, not of {algorithm!r}: choose another path")
         known = algorithm if hasattr(algorithm, "update") else None
         agent = load_agent(path, env=environment, algorithm=known, strategy=strategy)
-        if algorithm_name is not None and not isinstance(agent.algorithm, ALGORITHMS[algorithm_name]):
-            name = type(agent.algorithm).__name__
-            raise ValueError(f"checkpoint {path} holds an agent of {name}, not of {algorithm!r}: choose another path")
     elif path is not None and path.exists():
         raise FileExistsError(f"checkpoint {path} exists and is not a saved agent: choose another path")
     elif isinstance(algorithm, Agent):

@@ -30,6 +30,12 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     return strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
 
 
+def number_in_cluster(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> int:
+    """A process's number among all that learn; a task's id counts within its type, and a chief comes first."""
+    chiefs = len(resolver.cluster_spec().as_dict().get("chief", []))
+    return resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
+
+
 class Learner:
     """A policy, its optimizer and the strategy that spreads a gradient step over devices.
 
@@ -235,7 +241,7 @@ class Learner:
     def worker_seed(self, seed: tf.Tensor) -> tf.Tensor:
         """`seed` as it is on the first worker, another on every other: workers must not play the same episodes."""
         resolver = self.strategy.cluster_resolver if self.strategy else None
-        worker = resolver.task_id if resolver is not None and self.num_workers > 1 else 0
+        worker = number_in_cluster(resolver) if resolver is not None and self.num_workers > 1 else 0
         return seeding.fold_in(seed, worker) if worker else seed
 
     def scheduled(
@@ -329,7 +335,8 @@ class Learner:
         def own_moments(own):
             values, weight = values_of(own)
             weight = ops.unit_mean_weight(weight)
-            weight = tf.reshape(weight, [*weight.shape, *[1] * (values.shape.rank - 2)])  # [T, n, 1, ...]
+            for _ in range(values.shape.rank - 2):
+                weight = weight[..., None]  # [T, n, 1, ...]
             mean = ops.mean_across_replicas(tf.reduce_mean(weight * values, axis=[0, 1]))
             variance = ops.mean_across_replicas(tf.reduce_mean(weight * tf.square(values - mean), axis=[0, 1]))
             return {"mean": mean, "variance": variance}
@@ -380,9 +387,9 @@ def _normalized_inputs(model: keras.Model) -> list[tuple[RunningNormalizer, Call
         encoder = keras.Model(model.inputs if len(model.inputs) > 1 else model.input, layer.input)
 
         def inputs_of(observation, encoder=encoder):
-            leading = tf.nest.flatten(observation)[0].shape[:2]  # (T, n)
+            own = tf.nest.flatten(observation)[0].shape[1]  # n; of whole episodes, no trace knows T
             values = tf.cast(encoder(_flatten_time(observation)), tf.float32)  # [T n, ...]
-            return tf.reshape(values, [*leading, *values.shape[1:]])
+            return tf.reshape(values, [-1, own, *values.shape[1:]])
 
         found.append((layer, inputs_of))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
@@ -59,7 +60,7 @@ def plot_history(runs: Any | Sequence[Any], path: str | os.PathLike | None = Non
     """
     runs = list(runs) if isinstance(runs, list | tuple) else [runs]
     logs = [_episode_log(run) for run in runs]
-    if not isinstance(window, int) or window < 1:
+    if not isinstance(window, numbers.Integral) or isinstance(window, bool) or window < 1:
         raise ValueError(f"window must be a positive number of episodes, got {window!r}")
     if not logs or not all(len(log) for log in logs):
         raise ValueError(f"every run needs a finished episode, got {[len(log) for log in logs]} episodes")
@@ -79,7 +80,7 @@ def plot_history(runs: Any | Sequence[Any], path: str | os.PathLike | None = Non
 
 
 def plot_seeds(
-    runs: Runs | Mapping[str, Runs], path: str | os.PathLike | None = None, *, name: str = "episode_return"
+    runs: Runs | Mapping[Any, Runs], path: str | os.PathLike | None = None, *, name: str = "episode_return"
 ) -> Figure:
     """Mean ± standard deviation over the seeds against environment steps: one method, or several in one figure.
 
@@ -88,7 +89,8 @@ def plot_seeds(
     where it does, the mean is dashed.
 
     Args:
-        runs: what `fit_seeds` returned, or several of them by the method's name, as `fit_sweep` returns them.
+        runs: what `fit_seeds` returned, or several of them by the method's name, as `fit_sweep` returns them; a number
+            is a name too.
         path: where to write the figure as well, replacing what is there; .png, .svg or .pdf.
         name: a column of the histories.
 
@@ -105,7 +107,7 @@ def plot_seeds(
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['A2C']
     """
-    methods = dict(runs) if isinstance(runs, Mapping) else {"mean ± std": runs}
+    methods = {str(title): run for title, run in (runs if isinstance(runs, Mapping) else {"mean ± std": runs}).items()}
     if not 1 <= len(methods) <= len(PALETTE):
         raise ValueError(f"runs must be of 1 to {len(PALETTE)} methods, got {len(methods)}")
     for run in (run for method in methods.values() for run in method.runs):

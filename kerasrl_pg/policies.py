@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from gymnasium import spaces
 
-from kerasrl_pg.models.actor_critic import PolicyModel
+from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
+from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.models.q_network import QPolicy
 
 
@@ -19,11 +20,17 @@ def learns_action_values(algorithm: Any) -> bool:
 def policy_of(algorithm: Any, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space) -> Any:
     """What the algorithm's losses see of the model."""
     if learns_action_values(algorithm):
+        if layers_of(model, RunningNormalizer):
+            raise ValueError(
+                f"{type(algorithm).__name__} keeps no running statistics of observations: the model must do without "
+                "RunningNormalizer, with a layer of fixed scale in its place"
+            )
         epsilon = algorithm.epsilon
         last = epsilon(2**31 - 1) if callable(epsilon) else epsilon
         return QPolicy(model, observation_space, action_space, float(last))
-    policy = PolicyModel(model, observation_space, action_space)
-    if hasattr(algorithm, "value_coef") and not policy.has_value:
+    learns_value = hasattr(algorithm, "value_coef")
+    policy = PolicyModel(model, observation_space, action_space, learns_value=learns_value)
+    if learns_value and not policy.has_value:
         raise ValueError(
             f'{type(algorithm).__name__} learns values: the model must have an output "value" [B, 1]; '
             f"{model.name!r} has none"

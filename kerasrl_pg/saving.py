@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 from typing import Any
@@ -23,6 +24,11 @@ class StoredReplay:
         """What was stored, by name."""
         with np.load(self.path) as arrays:
             return dict(arrays)
+
+
+def algorithm_of(path: pathlib.Path) -> str:
+    """The name of the class of a saved agent's algorithm."""
+    return json.loads((path / "agent.json").read_text())["algorithm"]["name"]
 
 
 def whole_agent(path: str | os.PathLike) -> pathlib.Path:
@@ -48,6 +54,38 @@ def numbered(arrays: Any, name: str) -> list[np.ndarray]:
     return [arrays[key] for key in sorted(found, key=lambda key: int(key.rpartition("_")[2]))]
 
 
+def as_json(options: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of an environment as they are read back from JSON: arrays are lists.
+
+    Raises:
+        TypeError: JSON cannot hold one of them.
+
+    Example:
+        >>> as_json({"size": (3, 4), "walls": np.eye(2)})
+        {'size': [3, 4], 'walls': [[1.0, 0.0], [0.0, 1.0]]}
+    """
+    for name, value in options.items():
+        try:
+            json.dumps(value, default=_array_as_list)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"env_options are saved with the agent, and JSON cannot hold {name}={value!r}: "
+                "pass a function that makes the environment instead"
+            ) from error
+    return json.loads(json.dumps(options, default=_array_as_list))
+
+
+def _array_as_list(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not of JSON")
+
+
+def task_of(description: dict[str, Any]) -> dict[str, Any]:
+    """Of an agent's description what says which environment it is."""
+    return as_json({name: description[name] for name in ("environment", "protocol", "env_options")})
+
+
 def settings_to_json(algorithm: Any) -> dict[str, Any]:
     """An algorithm's hyperparameters as JSON can hold them, schedules and samplers included."""
     return {field.name: _to_json(getattr(algorithm, field.name)) for field in dataclasses.fields(algorithm)}
@@ -56,6 +94,8 @@ def settings_to_json(algorithm: Any) -> dict[str, Any]:
 def _to_json(value: Any) -> Any:
     if isinstance(value, Prioritized):
         return {"prioritized": settings_to_json(value)}
+    if isinstance(value, np.generic):
+        return value.item()
     return keras.saving.serialize_keras_object(value) if callable(value) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import os
@@ -20,6 +21,7 @@ from kerasrl_pg.building import (
     evaluation,
     find_preset,
     make_engine,
+    moves_learning_rate,
     new_agent,
     new_model,
     settings_of,
@@ -82,7 +84,9 @@ class SeedRuns:
             raise ValueError(f"seed must be one of {[run.seed for run in self.runs]}, got {seed!r}")
         run, agent = found[0], self.agent
         agent.restart(seed, run.weights, run.optimizer_variables)
-        agent.history.history, agent.episodes, agent.updates = run.history, run.episodes, run.updates
+        # Copies, for a further training appends to them.
+        agent.history.history, agent.episodes = copy.deepcopy((run.history, run.episodes))
+        agent.updates = run.updates
         agent.history.epoch = list(range(len(run.history["steps"])))
         agent.steps = int(run.history["steps"][-1])
         return agent
@@ -207,6 +211,8 @@ def fit_seeds(
     callbacks_of = {seed: () if callbacks is None else callbacks(seed) for seed in chosen}
     for each in callbacks_of.values():
         check_callbacks(each)
+    if len({moves_learning_rate(each) for each in callbacks_of.values()}) > 1:
+        raise ValueError("callbacks must move the learning rate of every seed, or of none")
     name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent):
         raise TypeError("fit_seeds begins anew with every seed: it takes an algorithm or a name, not an Agent")
@@ -248,8 +254,8 @@ def run_of(agent: Agent) -> SeedRun:
     """What a training left, of an agent that may be trained anew."""
     return SeedRun(
         seed=agent.seed,
-        history=agent.history.history,
-        episodes=agent.episodes,
+        history=copy.deepcopy(agent.history.history),
+        episodes=copy.deepcopy(agent.episodes),
         weights=agent.model.get_weights(),
         optimizer_variables=[np.array(variable) for variable in agent.optimizer.variables],
         updates=agent.updates,

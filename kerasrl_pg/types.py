@@ -63,7 +63,7 @@ class Rollout(NamedTuple):
     log_prob: tf.Tensor
     """[T, N] log π(action | observation) at the time of acting."""
     value: tf.Tensor
-    """[T, N] V(observation) at the time of acting; zeros where the algorithm has no critic."""
+    """[T, N] V(observation) at the time of acting; zeros where none is learned (`policy.has_value`)."""
     reward: tf.Tensor
     """[T, N]"""
     terminated: tf.Tensor
@@ -91,11 +91,17 @@ class Batch(NamedTuple):
     """What a policy-gradient loss sees: a rollout with its targets, `[T, N, ...]` or flattened to `[B, ...]`."""
 
     observation: Any
+    """[B, *observation]"""
     action: tf.Tensor
+    """[B, *action]: as the policy's distribution sampled it."""
     log_prob: tf.Tensor
+    """[B] log π(action | observation) at the time of acting."""
     value: tf.Tensor
+    """[B] V(observation) at the time of acting; zeros where none is learned (`policy.has_value`)."""
     advantage: tf.Tensor
+    """[B] what weighs the action's log-probability: an advantage or, for some algorithms, a return."""
     value_target: tf.Tensor
+    """[B] what V(observation) is to become."""
     weight: tf.Tensor
     """[B] float32, 0 where the rollout is not valid. The learner brings its mean over all replicas' batches to 1."""
 

@@ -112,7 +112,7 @@ def check_video_path(path: str | os.PathLike) -> None:
     try:
         import imageio_ffmpeg  # noqa: F401
     except ImportError as error:
-        raise ImportError('recording needs the extra "video": pip install "kerasrl-pg[video]"') from error
+        raise ImportError('recording needs the extra "video" (from a clone: pip install ".[video]")') from error
 
 
 def _open_writer(path: pathlib.Path, fps: float) -> Any:

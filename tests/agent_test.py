@@ -11,6 +11,7 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 
 import kerasrl_pg as krl
@@ -258,6 +259,50 @@ def test_a_learning_rate_that_a_callback_moved_is_kept(tmp_path):
     agent = fit(EPOCH, model=small_model(), optimizer=keras.optimizers.Adam(0.01), callbacks=[halve])
     loaded = krl.load_agent(agent.save(tmp_path / "agent"))
     assert float(loaded.optimizer.learning_rate) == pytest.approx(0.005)
+
+
+GRID = "kerasrl_pg/GridWorld-v0"
+
+
+def test_options_may_be_arrays_but_nothing_that_cannot_be_saved(tmp_path):
+    layout = np.array([list("S.."), list(".#."), list("..G")])
+    agent = fit(10, env=GRID, env_options={"task": layout})
+    loaded = krl.load_agent(agent.save(tmp_path / "agent"))
+    assert loaded.evaluate(episodes=1).returns == agent.evaluate(episodes=1).returns
+    with pytest.raises(TypeError, match=r"JSON cannot hold task=<function .*: pass a function that makes the environ"):
+        fit(10, env=GRID, env_options={"task": small_model})
+
+
+def reset_state(env_options):
+    environment = krl.make_env(GRID, num_envs=2, env_options=env_options).make_training()
+    return tf.nest.flatten(environment.reset(tf.constant([0, 1]))[0])
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_another_environment_of_the_same_kind_is_begun_anew(in_graph, tmp_path):
+    """The graph's state holds the goal, and a replay the transitions of the task that it was filled in."""
+    here, there = ({"task": task, "observation": "coordinates"} for task in ("simple", "obstacle"))
+    algorithm = krl.DQN(rollout_length=5, batch_size=4, learning_starts=8, replay_size=100)
+    agent = fit(EPOCH, algorithm, env=GRID, env_options=here, in_graph=in_graph)
+    path = agent.save(tmp_path / "agent")
+    for env_options, kept in ((here, True), (there, False)):
+        loaded = krl.load_agent(path, env=krl.make_env(GRID, env_options=env_options, in_graph=in_graph))
+        assert (loaded.replay is not None or loaded.environment_state is not None) == kept
+        fit(EPOCH, loaded, env=GRID, env_options=here, in_graph=in_graph)
+    fit(EPOCH, agent, env=GRID, env_options=there, in_graph=in_graph)
+    if in_graph:
+        goals = [np.array(state[1]) for state in (reset_state(there), reset_state(here), agent.environment_state)]
+        assert (goals[0] != goals[1]).any()
+        np.testing.assert_array_equal(goals[2], goals[0])
+    else:
+        assert agent.replay.arrays()["head"].sum() <= EPOCH + 2 * EPOCH // 5
+
+
+def test_environments_outside_the_graph_do_not_repeat_their_episodes_when_training_goes_on():
+    agent = fit(0 + EPOCH, in_graph=False)
+    seeds = [agent.environment_seed()]
+    fit(EPOCH, agent, in_graph=False)
+    assert agent.environment_seed() not in seeds
 
 
 def test_an_agent_is_loaded_with_the_options_of_its_environment(tmp_path):

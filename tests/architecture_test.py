@@ -44,7 +44,6 @@ ARROWS: dict[str, set[str]] = {
     "lesson_presets": {"algorithms", "models", "optimizers", "seeding", "settings"},
     "value_presets": {"algorithms", "envs", "models", "seeding", "settings"},
     "agent": {
-        "algorithms",
         "envs",
         "episode_log",
         "evaluate",
@@ -52,19 +51,30 @@ ARROWS: dict[str, set[str]] = {
         "learner",
         "models",
         "ops",
-        "optimizers",
         "policies",
         "q_learner",
         "saving",
         "seeding",
         "spaces",
     },
+    "loading": {"agent", "algorithms", "envs", "optimizers", "saving", "spaces"},
     "presets": {"algorithms", "lesson_presets", "envs", "models", "seeding", "settings", "value_presets"},
     "screen_export": {"agent", "envs", "export", "models", "policies"},
     "training": {"agent", "collect", "envs", "learner", "metrics", "models", "ops", "seeding", "spaces", "types"},
     "environment_card": {"envs", "presets"},
-    "building": {"agent", "algorithms", "envs", "models", "policies", "presets", "seeding", "settings", "training"},
-    "fit": {"agent", "algorithms", "building", "envs", "learner", "saving", "settings", "training"},
+    "building": {
+        "agent",
+        "algorithms",
+        "envs",
+        "models",
+        "policies",
+        "presets",
+        "saving",
+        "seeding",
+        "settings",
+        "training",
+    },
+    "fit": {"agent", "algorithms", "building", "envs", "learner", "loading", "saving", "settings", "training"},
     "seed_runs": {"agent", "building", "envs", "episode_log", "settings", "training"},
 }
 """Room -> the rooms that it imports: all of them, so that a needless arrow is noticed too."""
@@ -78,8 +88,8 @@ ALGORITHMS_OUTSIDE = {"tensorflow", "keras.optimizers.schedules"}
 OPS_OUTSIDE = {"numpy", "tensorflow", "tensorflow_probability", "gymnasium", "gymnasium.spaces"}
 """What an operation may import besides Python's own library: tensors, and the description of an action space."""
 
-DISTRIBUTES = {"learner.py", "q_learner.py", "ops/statistics.py", "fit.py", "agent.py", "building.py"}
-"""Files that may say `tf.distribute`: the gradient step, sums over replicas, and two that hand a strategy through."""
+DISTRIBUTES = {"learner.py", "q_learner.py", "ops/statistics.py", "fit.py", "agent.py", "building.py", "loading.py"}
+"""Files that may say `tf.distribute`: the gradient step, sums over replicas, and those that hand a strategy through."""
 
 LONGEST_FILE = 400
 """Lines: what a stranger still reads from top to bottom."""

@@ -1,5 +1,6 @@
 """The command line: what each command leaves behind, and how it says no."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import kerasrl_pg as krl
 from kerasrl_pg import demo
 from kerasrl_pg.cli import main
+from kerasrl_pg.presets import PRESETS
 
 
 def test_help_does_not_wait_for_tensorflow():
@@ -65,14 +67,54 @@ def test_what_exists_is_refused_before_training(option, tmp_path, capfd):
     assert capfd.readouterr().err.startswith(f"error: {existing} exists already")
 
 
-def test_a_missing_option_is_named(capfd):
-    assert main(["fit", "CartPole-v1"]) == 2
-    assert "--steps" in capfd.readouterr().err
+def test_without_steps_a_preset_says_how_many(monkeypatch, capfd):
+    short = {"lab-policy-gradient": 64, "cartpole-a2c": 256}
+    for name, steps in short.items():
+        monkeypatch.setitem(PRESETS, name, dataclasses.replace(PRESETS[name], steps=steps))
+    assert main(["fit", "CartPole-v1", "lab-policy-gradient"]) == 0
+    assert "64 steps, last 100 episodes: " in capfd.readouterr().out
+    assert main(["fit", "CartPole-v1", "a2c"]) == 0
+    assert "256 steps, last 100 episodes: " in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MountainCar-v0"], "error: --steps is needed: there is no preset of 'ppo' for MountainCar-v0"),
+        (["CartPole-v1", "pppo"], "error: unknown algorithm 'pppo'; did you mean ppo"),
+        (["CartPole-v2"], "error: unknown environment 'CartPole-v2'; did you mean"),
+    ],
+)  # fmt: skip
+def test_without_steps_and_a_preset_they_are_asked_for(arguments, message, capfd):
+    assert main(["fit", *arguments]) == 2
+    assert capfd.readouterr().err.startswith(message)
+
+
+def test_a_training_goes_on_from_its_checkpoint(tmp_path, capfd):
+    checkpoint = tmp_path / "new" / "checkpoint"
+    arguments = ["fit", "CartPole-v1", "lab-policy-gradient", "--checkpoint", str(checkpoint)]
+    assert main([*arguments, "--steps", "64"]) == 0
+    assert krl.load_agent(checkpoint).steps == 64
+    capfd.readouterr()
+    assert main([*arguments, "--steps", "128", "--save", str(tmp_path / "agent")]) == 0
+    assert f"checkpoint: {checkpoint}\n" in capfd.readouterr().out
+    resumed = krl.load_agent(tmp_path / "agent")
+    assert (resumed.steps, resumed.updates) == (128, 4)
+    assert krl.load_agent(checkpoint).steps == 128
 
 
 def test_describe_prints_the_environments_card(capfd):
     assert main(["describe", "CartPole-v1"]) == 0
     assert capfd.readouterr().out == f"{krl.describe('CartPole-v1')}\n"
+
+
+def test_help_says_what_there_is(capfd):
+    for arguments, words in (
+        (["--help"], "policy gradients and Q-learning on Gymnasium environments"),
+        (["describe", "--help"], "Print an environment's spaces, time limit, solved threshold, protocol and presets"),
+    ):
+        assert main(arguments) == 0
+        assert words in " ".join(capfd.readouterr().out.split())
 
 
 def test_list_names_algorithms_presets_and_graph_environments(capfd):
@@ -88,11 +130,17 @@ def test_the_demo_solves_cartpole_and_what_it_exports_does_too(tmp_path, monkeyp
     out = capfd.readouterr().out
     directory = tmp_path / "runs" / "demo-cartpole"
     assert "475 was reached" in out
+    assert "over 100 episodes of Gymnasium's CartPole-v1\n" in out
     assert {path.name for path in directory.iterdir()} == {
         "agent", "saved_model", "video.mp4", "learning_curve.png",
     }  # fmt: skip
     returns = demo.play_saved_model(directory / "saved_model", episodes=5, seed=9)
     assert min(returns) >= 475
+
+
+def test_a_demo_says_by_which_rules_it_was_evaluated():
+    pong = {"environment": "ALE/Pong-v5", "protocol": dataclasses.asdict(krl.AtariProtocol())}
+    assert demo.played_on(pong) == "ALE/Pong-v5 under the protocol in metadata.json"
 
 
 def test_an_export_that_fails_elsewhere_says_why(tmp_path):
@@ -145,10 +193,13 @@ def test_files_may_be_put_into_the_agents_directory(tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        ({"--save": "o", "--export": "o"}, "--save {}/o and --export {}/o are in each other's way"),
-        ({"--save": "o/a", "--export": "o"}, "--save {}/o/a and --export {}/o are in each other's way"),
-        ({"--csv": "o.png", "--plot": "o.png"}, "--csv {}/o.png and --plot {}/o.png are in each other's way"),
-        ({"--csv": "o", "--plot": "o/c.png"}, "--csv {}/o and --plot {}/o/c.png are in each other's way"),
+        ({"--save": "o", "--export": "o"}, "--save {}/o and --export {}/o conflict"),
+        ({"--save": "o/a", "--export": "o"}, "--save {}/o/a and --export {}/o conflict"),
+        ({"--csv": "o.png", "--plot": "o.png"}, "--csv {}/o.png and --plot {}/o.png conflict"),
+        ({"--csv": "o", "--plot": "o/c.png"}, "--csv {}/o and --plot {}/o/c.png conflict"),
+        ({"--checkpoint": "o", "--save": "o"}, "--checkpoint {}/o and --save {}/o conflict"),
+        ({"--checkpoint": "o", "--csv": "o/c.csv"}, "--checkpoint {}/o and --csv {}/o/c.csv conflict"),
+        ({"--checkpoint": "o/a", "--export": "o"}, "--checkpoint {}/o/a and --export {}/o conflict"),
         ({"--export": "x[1]"}, "TensorFlow takes *, ? and [ in {}/x[1] for a pattern"),
     ],
 )

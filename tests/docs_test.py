@@ -38,7 +38,8 @@ WITH_CODE = [page for page in PAGES if code_of(page)]
 
 
 def test_the_pages_that_should_show_code_do():
-    expected = {"README.md", "docs/environments.md", "docs/export.md", "docs/scaling.md"}
+    pages = ("custom_algorithms", "environments", "export", "models", "resuming", "scaling", "seeds", "troubleshooting")
+    expected = {"README.md", *(f"docs/{name}.md" for name in pages)}
     assert expected | {f"docs/algorithms/{name}.md" for name in ALGORITHMS} <= set(map(name_of, WITH_CODE))
 
 

@@ -45,6 +45,12 @@ def test_solved_is_the_end_of_the_first_full_window_whose_mean_reaches_the_retur
     assert log.solved_at(0.0, window=7) is None
 
 
+@pytest.mark.parametrize("episode_return", [20.0, 195.0, 0.1])
+def test_equal_returns_are_reached_whatever_their_sum_is_rounded_to(episode_return):
+    log = make_log(*[episode_return] * WINDOW)
+    assert log.solved_at(log.best_return) == log.solved_at(log.mean_return()) == 10 * WINDOW
+
+
 def test_the_csv_holds_every_episode(tmp_path):
     make_log(1.5, -2.0).to_csv(tmp_path / "episodes.csv")
     with open(tmp_path / "episodes.csv", newline="") as file:

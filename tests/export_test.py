@@ -374,7 +374,7 @@ def test_bad_arguments_are_refused_and_leave_nothing(tmp_path):
 
 def test_onnx_without_its_packages_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(ImportError, match=r'tf2onnx: pip install "kerasrl-pg\[onnx\]"'):
+    with pytest.raises(ImportError, match=r'tf2onnx: the extra "onnx" \(from a clone: pip install "\.\[onnx\]"\)'):
         export(make_policy(VECTOR, spaces.Discrete(3)), tmp_path / "policy", "onnx")
 
 

@@ -8,7 +8,8 @@ from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
-from kerasrl_pg.models import default_model
+from kerasrl_pg.models import actor_critic, default_model, mlp_trunk
+from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.presets import PRESETS
 
 SHARES = {"environment_share", "acting_share", "learning_share"}
@@ -371,15 +372,16 @@ def test_a_checkpoint_directory_that_holds_something_else_is_left_alone(tmp_path
 def test_an_agent_is_trained_further_only_as_what_it_is(tmp_path):
     path = tmp_path / "agent"
     agent = fit(steps=10, model=trunk(), checkpoint=path)
-    for argument in ({"model": trunk()}, {"optimizer": keras.optimizers.Adam()}, {"mixed_precision": "bfloat16"}):
+    for argument in ({"model": trunk()}, {"mixed_precision": "bfloat16"}):
         with pytest.raises(ValueError, match="mixed_precision are those of the agent that is trained further"):
             fit(algorithm=agent, **argument)
     with pytest.raises(ValueError, match=r"the environment's observation_space is .*, the agent's"):
         fit("Acrobot-v1", agent)
     with pytest.raises(ValueError, match=r"the environment's observation_space is .*, the agent's"):
         fit("Acrobot-v1", checkpoint=path)
-    with pytest.raises(ValueError, match="holds an agent of A2C, not of 'ppo': choose another path"):
-        fit(algorithm="ppo", checkpoint=path)
+    for other in ("ppo", krl.PPO()):
+        with pytest.raises(ValueError, match=r"holds an agent of A2C, not of ('ppo'|PPO\(.*\)): choose another path"):
+            fit(algorithm=other, checkpoint=path)
     assert krl.load_agent(path).steps == 10
 
 
@@ -389,6 +391,107 @@ def test_an_agent_is_trained_further_with_as_many_environments_unless_told_other
     assert (agent.num_envs, agent.steps) == (3, 30)
     fit(algorithm=agent, num_envs=4, steps=20)
     assert (agent.num_envs, agent.steps) == (4, 50)
+
+
+def test_an_agent_keeps_its_strategy_and_its_environments_must_divide_among_the_replicas(two_replicas):
+    agent = fit()
+    with pytest.raises(ValueError, match=r"leave it out, or load_agent\(..., strategy=...\)"):
+        fit(algorithm=agent, strategy=two_replicas)
+    spread = fit(strategy=two_replicas)
+    fit(algorithm=spread, strategy=two_replicas)
+    with pytest.raises(ValueError, match="num_envs must be a multiple of the strategy's 2 replicas, got 3"):
+        fit(algorithm=spread, num_envs=3)
+    assert spread.steps == 80
+
+
+FALLING = PolynomialDecay(0.01, 4, 0.0)
+"""Forty steps are four gradient steps."""
+
+
+def test_an_agent_whose_learning_rate_has_fallen_to_0_is_trained_further_with_another_optimizer():
+    agent = fit(optimizer=keras.optimizers.Adam(FALLING))
+    weights = agent.model.get_weights()
+    with pytest.raises(ValueError, match="learning rate is 0 before steps=40 more are over, for its schedule is that"):
+        fit(algorithm=agent)
+    assert agent.steps == 40
+    fit(algorithm=agent, optimizer=keras.optimizers.SGD(PolynomialDecay(0.5, 4, 0.1)))
+    assert agent.steps == 80
+    assert isinstance(agent.model.optimizer, keras.optimizers.SGD)
+    assert agent.history.history["learning_rate"][-1] == pytest.approx(0.1)  # its schedule began with it
+    assert not np.array_equal(agent.model.get_weights()[0], weights[0])
+
+
+def test_a_schedule_that_ends_long_before_the_training_is_refused_and_one_that_ends_with_it_is_not(tmp_path):
+    path = tmp_path / "agent"
+    fit(steps=20, optimizer=keras.optimizers.Adam(FALLING), checkpoint=path)
+    with pytest.raises(ValueError, match="learning rate is 0 before steps=180 more are over"):
+        fit(steps=200, checkpoint=path)
+    assert fit(steps=40, checkpoint=path).history.history["learning_rate"][-1] == 0
+    assert fit(steps=40, checkpoint=path).steps == 40  # nothing is left to do
+
+
+def test_an_agent_goes_with_the_environment_that_it_is_trained_on_last():
+    simple, obstacle = ({"task": task, "observation": "coordinates"} for task in ("simple", "obstacle"))
+    agent = fit("kerasrl_pg/GridWorld-v0", env_options=simple)
+    fit("kerasrl_pg/GridWorld-v0", agent, env_options=obstacle)
+    assert agent.environment.options == agent.describe()["env_options"] == obstacle
+    assert agent.history.params["run"]["env_options"] == obstacle
+
+
+def normalizing(observation_space, action_space, seed):
+    return actor_critic(
+        observation_space, action_space, trunk=mlp_trunk((8,)), normalize_observation=True, normalize_value=True
+    )
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+@pytest.mark.parametrize("algorithm", [krl.Reinforce(), krl.A2C(rollout_length=None)], ids=["reinforce", "a2c"])
+def test_running_statistics_are_of_whole_episodes_too(algorithm, in_graph):
+    agent = fit(algorithm=algorithm, model=normalizing, in_graph=in_graph)
+    counts = [float(layer.count) for layer in agent.model.layers if hasattr(layer, "count")]
+    learns_values = isinstance(algorithm, krl.A2C)
+    assert counts == [agent.steps, agent.steps if learns_values else 0]
+
+
+def test_running_statistics_are_refused_where_nothing_keeps_them():
+    def build(observation_space, action_space, seed):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, dense(2)(RunningNormalizer()(inputs)))
+
+    with pytest.raises(ValueError, match="DQN keeps no running statistics of observations: the model must do without"):
+        fit(algorithm=krl.DQN(), model=build)
+
+
+@pytest.mark.parametrize(("algorithm", "learned"), [(krl.Reinforce(), False), (krl.A2C(), True)])
+def test_only_who_learns_values_tells_them(algorithm, learned, tmp_path):
+    """A model may have a value output that no loss trains."""
+    agent = fit(steps=1, algorithm=algorithm)
+    assert set(agent.model.output) == {"policy", "value"}
+    assert (float(abs(agent.policy(np.ones((1, 4), np.float32)).value[0])) > 0) == learned
+    exported = krl.load_policy(agent.export(tmp_path / "policy"))
+    assert ("value" in exported.run({"observation": np.ones((1, 4), np.float32)}, None)) == learned
+
+
+def test_an_algorithm_must_be_a_dataclass():
+    class Mine:
+        def update(self, learner, rollout, seed):
+            return {}
+
+    with pytest.raises(TypeError, match=r"must be a dataclass, whose fields are its settings, got <.*Mine"):
+        fit(algorithm=Mine())
+
+
+def test_evaluations_can_be_under_another_protocol_or_with_other_options():
+    obstacle = krl.make_env("kerasrl_pg/GridWorld-v0", env_options={"task": "obstacle"})
+    with pytest.raises(ValueError, match="the environment's observation_space is"):
+        fit("CartPole-v1", eval_env=obstacle, eval_episodes=1)
+    agent = fit("kerasrl_pg/GridWorld-v0", eval_env=obstacle, eval_episodes=1)
+    assert len(agent.history.history["eval_return"]) == 4
+
+
+def test_numpys_numbers_are_numbers_of_an_algorithm_too(tmp_path):
+    agent = fit(algorithm=krl.A2C(rollout_length=np.int64(5), discount=np.float32(0.5)))
+    assert krl.load_agent(agent.save(tmp_path / "agent")).algorithm == krl.A2C(rollout_length=5, discount=0.5)
 
 
 def test_numpys_integers_are_integers(tmp_path):

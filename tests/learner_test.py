@@ -11,7 +11,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import ops
-from kerasrl_pg.learner import Learner
+from kerasrl_pg.learner import Learner, number_in_cluster
 from kerasrl_pg.metrics import pack_metrics, unpack_metrics
 from kerasrl_pg.models import actor_critic
 from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
@@ -321,6 +321,16 @@ def test_running_statistics_are_those_of_all_valid_steps_so_far(strategy):
         np.testing.assert_allclose(layer.mean, samples.mean(axis=0), rtol=1e-5)
         np.testing.assert_allclose(layer.variance, samples.var(axis=0), rtol=1e-4)
         assert keras.ops.convert_to_numpy(layer.count) == len(samples)
+
+
+@pytest.mark.parametrize(("task_type", "numbers"), [("chief", [0]), ("worker", [1, 2])])
+def test_every_process_has_a_number_of_its_own_the_chief_the_first(task_type, numbers):
+    cluster = tf.train.ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]})
+    resolvers = [
+        tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, task_type=task_type, task_id=task)
+        for task in range(len(numbers))
+    ]
+    assert [number_in_cluster(resolver) for resolver in resolvers] == numbers
 
 
 def test_metrics_pass_through_a_loop_as_one_row():

@@ -64,6 +64,11 @@ def test_several_runs_show_their_mean_and_their_spread():
     assert (at_start.min(), at_start.max()) == (0.0, 20.0)
 
 
+def test_numpys_integers_are_numbers_of_episodes():
+    log = make_log([1, 2], [0.0, 1.0])
+    assert plot_history(log, window=np.int64(2)).axes[0].lines[-1].get_ydata().tolist() == [0.0, 0.5]
+
+
 def test_the_mean_of_runs_ends_where_the_shortest_run_ends():
     short, long = make_log([10, 50], [1.0, 1.0]), make_log([20, 900], [1.0, 1.0])
     average = plot_history([short, long]).axes[0].lines[-1].get_xdata()
@@ -84,8 +89,9 @@ def test_bad_input_is_named():
         plot_history([log, EpisodeLog()])
     with pytest.raises(ValueError, match=r"no steps in common: one starts at 9, another ends at 1"):
         plot_history([log, make_log([9], [1.0])])
-    with pytest.raises(ValueError, match="window must be a positive number of episodes, got 0"):
-        plot_history(log, window=0)
+    for window in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"window must be a positive number of episodes, got {window}"):
+            plot_history(log, window=window)
     with pytest.raises(TypeError, match="a run must be an Agent or an EpisodeLog, got ndarray"):
         plot_history(np.zeros(3))
 
@@ -101,6 +107,12 @@ def test_seeds_show_their_mean_and_their_deviation_in_one_colour_per_method():
     band = axes.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (0.0, 30.0)
     assert axes.get_title(loc="left") == "mean ± std over 1 to 2 seeds"
+
+
+def test_a_sweep_over_numbers_is_named_by_them():
+    runs = make_runs(([10, 20], [0.0, 10.0]))
+    figure = plot_seeds({0.0: runs, 0.1: runs})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.0", "0.1"]
 
 
 def test_a_run_that_stopped_early_goes_on_counting_and_the_mean_is_dashed_from_there():

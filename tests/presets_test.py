@@ -1,6 +1,9 @@
 """Tuned settings: complete, consistent, and used where a user names only the algorithm."""
 
 import dataclasses
+import importlib
+import math
+import pathlib
 
 import gymnasium
 import keras
@@ -18,6 +21,7 @@ from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.policies import policy_of
 from kerasrl_pg.presets import DEFAULTS, PRESETS, linear_to_zero
+from kerasrl_pg.saving import settings_to_json
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -63,16 +67,52 @@ def test_exploration_begins_with_random_actions_or_stays_and_does_not_end_after_
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 @pytest.mark.parametrize("steps", [10_000, 1_000_000])
-def test_what_falls_to_zero_does_so_at_the_end_of_the_training_however_long_it_is(preset, steps):
-    settings = preset.build(steps, preset.num_envs)
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_falls_to_zero_does_so_in_the_last_update_of_a_training_however_long_and_broad_it_is(preset, steps, times):
+    """As if Q-learning took gradient steps from the start, and not only once its replay has what it waits for."""
+    num_envs = times * preset.num_envs
+    settings = preset.build(steps, num_envs)
     for schedule in schedules_of(settings):
         algorithm = settings.algorithm
         per_update = getattr(algorithm, "epochs", 1) * getattr(algorithm, "num_minibatches", 1)
         per_update *= getattr(algorithm, "gradient_steps", 1)
-        updates = -(-steps // (algorithm.rollout_length * preset.num_envs))
-        last = updates * per_update
+        last = math.ceil(steps / (algorithm.rollout_length * num_envs)) * per_update
         assert float(schedule(last)) == pytest.approx(0.0, abs=1e-12)
-        assert 0 < float(schedule(last - 1)) < float(schedule(0))
+        assert 0 < float(schedule(last - per_update - 1)) < float(schedule(0))
+        if times == 1:
+            assert float(schedule(last - 1)) > 0
+
+
+@pytest.mark.parametrize(("name", "waited", "counted"), [("grid-dqn", 25, 80), ("grid-nfq", 200, 400)])
+def test_a_training_takes_the_gradient_steps_that_its_schedule_counts(name, waited, counted):
+    """320 steps of 4 environments: 80 updates of one gradient step or, 20 steps each, 4 updates of 100."""
+    agent = krl.fit_agent(GRID, name, steps=320, num_envs=4, verbose=0)
+    assert int(agent.optimizer.iterations) == counted - waited  # for the first 100 steps
+    schedule = agent.optimizer._learning_rate
+    assert float(schedule(counted)) == 0 < float(schedule(counted - 1))
+
+
+@pytest.fixture
+def results(monkeypatch):
+    """The script that writes what presets reach into docs/results.md."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module("results")
+
+
+def test_the_report_of_a_preset_shows_its_schedules_its_sampler_and_its_optimizer(results):
+    settings = PRESETS["grid-prioritized-dqn"].build(30_000, 1)
+    line = results.listed(settings_to_json(settings.algorithm))
+    assert "sampler Prioritized(exponent 0.6, offset 0.1, importance_exponent 0.4→1), epsilon 1→0.25" in line
+    settings = PRESETS["cartpole-ppo"].build(100_000, 8)
+    assert "clip_epsilon 0.2→0, clip_value None" in results.listed(settings_to_json(settings.algorithm))
+    config = keras.saving.serialize_keras_object(settings.optimizer)["config"]
+    assert results.optimizer_line({**config, "name": "adam_30"}) == "adam, learning_rate 0.001→0"
+    constant = keras.saving.serialize_keras_object(PRESETS["pong-dqn"].build(2_000_000, 8).optimizer)["config"]
+    assert results.optimizer_line({**constant, "name": "fused_adam"}) == "fused_adam, learning_rate 0.0001"
+
+
+def test_the_report_counts_in_proper_english(results):
+    assert [results.counted(number, "seed") for number in (1, 5)] == ["1 seed", "5 seeds"]
 
 
 def test_a_linear_schedule_by_hand():

@@ -162,7 +162,7 @@ def test_the_agent_of_a_seed_acts_as_that_seed_learned_to(trained):
     values = [np.array(agent.policy(observation).value)]
     assert (agent.seed, agent.steps, agent.updates) == (2, 120, 12)
     assert (agent.history.history, agent.history.epoch) == (trained.runs[1].history, [0, 1, 2])
-    assert agent.episodes is trained.runs[1].episodes
+    assert agent.episodes.step == trained.runs[1].episodes.step
     values += [np.array(trained.agent_of(seed).policy(observation).value) for seed in (7, 2)]
     assert (values[0] != values[1]).any()
     np.testing.assert_array_equal(values[0], values[2])
@@ -177,6 +177,7 @@ def test_the_agent_of_a_seed_can_be_trained_further_and_saved(tmp_path):
     assert int(agent.optimizer.iterations) == 16
     loaded = krl.load_agent(agent.save(tmp_path / "agent"))
     assert loaded.describe()["seed"] == 5
+    assert (runs.curve()[0][-1], max(runs.runs[0].episodes.step, default=0) <= 120) == (120, True)
 
 
 def test_statistics_over_the_seeds_by_hand():
@@ -256,6 +257,11 @@ def test_bad_input_is_named(trained):
         fit_seeds("CartPole-v1", "a2c", seeds=2, steps=10, model=keras.Sequential(name="one"))
     with pytest.raises(TypeError, match=r"callbacks must be a list of keras\.callbacks\.Callback objects, got 'none'"):
         seeds_of(SHORT_A2C, callbacks=lambda seed: "none")
+    with pytest.raises(ValueError, match="callbacks must move the learning rate of every seed, or of none"):
+        seeds_of(
+            SHORT_A2C,
+            callbacks=lambda seed: [keras.callbacks.ReduceLROnPlateau("loss")] if seed == 3 else [],
+        )
     with pytest.raises(TypeError, match="it takes an algorithm or a name, not an Agent"):
         seeds_of(trained.agent)
     with pytest.raises(ValueError, match=r"name must be one of .*steps.*, got 'losss'"):

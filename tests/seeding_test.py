@@ -11,11 +11,6 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 
 SEEDS = (0, 1, 7, 2**31 - 1, 2**31, 2**40 + 3)
-VARIANTS = {
-    "eager": lambda function: function,
-    "tf.function": tf.function,
-    "jit_compile": lambda function: tf.function(function, jit_compile=True),
-}
 
 
 def descendants(seed):
@@ -30,12 +25,11 @@ def test_different_integers_make_different_seeds():
     assert len(made) == len(SEEDS)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_derived_seeds_are_the_same_in_every_way_of_running(variant, seed):
     # Compiled, a negative seed would draw other numbers: the reason why all stay at 0 or above.
     seed = seeding.make_seed(seed)
-    derived = VARIANTS[variant](descendants)(seed)
+    derived = variant(descendants)(seed)
     np.testing.assert_array_equal(derived, descendants(seed))
     assert derived.dtype == tf.int32
     assert (derived.numpy() >= 0).all()

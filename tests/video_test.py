@@ -190,7 +190,7 @@ def test_bad_input_is_named(agent, tmp_path):
 
 def test_the_missing_extra_is_named(agent, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(ImportError, match=r'pip install "kerasrl-pg\[video\]"'):
+    with pytest.raises(ImportError, match=r'\(from a clone: pip install "\.\[video\]"\)'):
         record_video(agent, tmp_path / "film.mp4")
 
 

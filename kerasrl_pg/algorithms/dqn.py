@@ -60,8 +60,8 @@ class DQN:
     | prioritized replay (Schaul et al. 2016) | `sampler=Prioritized()` |
     | n-step targets (Sutton 1988; Hessel et al. 2018) | `n_step=3` |
 
-    Departures from the paper: time limits bootstrap instead of ending the task. With several environments the
-    `gradient_steps` of one update are drawn from the replay one after the other.
+    Departures from the paper: time limits bootstrap instead of ending the task. The `gradient_steps`
+    of one update follow one another; outside the graph their batches are drawn, and priorities told, all at once.
 
     Raises:
         ValueError: a hyperparameter out of its range, or a replay smaller than a batch.

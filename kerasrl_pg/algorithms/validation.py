@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import tensorflow as tf
@@ -22,7 +23,7 @@ def check_range(
     value = getattr(algorithm, name)
     if value is None and optional:
         return
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not low <= value <= high or (above and value == low):
         interval = f"{'(' if above else '['}{low}, {high}{']' if math.isfinite(high) else ')'}"
         none = " or None" if optional else ""
@@ -36,7 +37,7 @@ def check_count(algorithm: Any, name: str) -> None:
         ValueError: it is not one.
     """
     value = getattr(algorithm, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{type(algorithm).__name__}: {name} must be a positive integer, got {value!r}")
 
 

@@ -58,7 +58,7 @@ class TensorCollector:
         Args:
             carry: from `start` or the last `collect`; whole episodes begin anew and do not read it.
             act: chooses actions.
-            value: values final observations; None where the algorithm has no critic.
+            value: values final observations; None where the algorithm learns no values.
             seed: [2] int32, of this rollout.
 
         Returns:

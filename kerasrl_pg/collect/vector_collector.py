@@ -13,15 +13,19 @@ from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.spaces import map_observation
 from kerasrl_pg.types import Episodes, Rollout
 
+LONGEST_EPISODE = 100_000
+"""Steps after which an episode is taken to have no end."""
+
 
 class VectorCollector:
     """Fills the same `Rollout` as `TensorCollector`, of NumPy arrays, from environments that live outside the graph.
 
     Args:
         environment: the vector environment.
-        rollout_length: T; None collects whole episodes, one per environment, T being the longest.
+        rollout_length: T; None collects whole episodes, one per environment, T being the longest. One that does not end
+            within `LONGEST_EPISODE` steps raises a RuntimeError.
         act: `(observation, seed) -> (action, environment's action, log_prob, value)`, compiled, of tensors.
-        value: `observation -> V [N]`, compiled; None where the algorithm has no critic.
+        value: `observation -> V [N]`, compiled; None where the algorithm learns no values.
         seed: of the environments; environment n is seeded by `seed + n`.
     """
 
@@ -65,12 +69,20 @@ class VectorCollector:
             ends.append(end)
             if self.whole_episodes:
                 alive = alive & ~end.ended
+                self._check_end(alive)
         started = time.perf_counter()
         rollout = Rollout(*(_stack(column) for column in zip(*rows, strict=True)))
         rollout = rollout._replace(observation=self._buffer.read(len(rows)))
         episodes = Episodes(*(_stack(column) for column in zip(*ends, strict=True)))
         self.seconds["copying"] += time.perf_counter() - started
         return self._with_following_values(rollout), episodes
+
+    def _check_end(self, alive: np.ndarray) -> None:
+        if (self._episode_length[alive] >= LONGEST_EPISODE).any():
+            raise RuntimeError(
+                f"an episode did not end within {LONGEST_EPISODE:,} steps, and whole episodes are collected: give the "
+                "environment a time limit, such as gymnasium.wrappers.TimeLimit"
+            )
 
     def _begin_anew(self, seed: int | None = None) -> None:
         self._observation = self.environment.reset(seed=seed)

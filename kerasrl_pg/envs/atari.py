@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Any
 
 import ale_py
@@ -59,8 +60,9 @@ class AtariProtocol:
     def __post_init__(self):
         for name, least in (("noop_max", 0), ("frame_skip", 1), ("max_frames", 1), ("stack", 1), ("size", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            object.__setattr__(self, name, int(value))  # JSON knows no others
         if self.crop is not None:
             crop = check_crop(self.crop, *SCREEN, self.size)  # JSON makes a list of it
             object.__setattr__(self, "crop", crop)

@@ -9,7 +9,13 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action, validate_num_envs
+from kerasrl_pg.envs.tensor_env import (
+    auto_reset,
+    reset_noise,
+    validate_action,
+    validate_max_episode_steps,
+    validate_num_envs,
+)
 from kerasrl_pg.types import Step
 
 GRAVITY = 9.8  # m/s²
@@ -94,9 +100,10 @@ class CartPole:
 
     Args:
         num_envs: N, at least 1.
+        max_episode_steps: The time limit in steps, at least 1.
 
     Raises:
-        ValueError: If `num_envs` is not a positive int.
+        ValueError: If `num_envs` or `max_episode_steps` is not a positive int.
 
     Example:
         >>> env = CartPole(num_envs=8)
@@ -111,7 +118,7 @@ class CartPole:
         self.observation_space: gymnasium.Space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(2)
         self.num_envs = validate_num_envs(num_envs)
-        self.max_episode_steps: int | None = max_episode_steps
+        self.max_episode_steps: int | None = validate_max_episode_steps(max_episode_steps)
         # With another time limit it is evaluated as it is: the original stops after 500 steps.
         self.gymnasium_id: str | None = "CartPole-v1" if max_episode_steps == 500 else None
 

@@ -69,7 +69,7 @@ class _Bridge(gymnasium.Env):
             from shimmy.utils import dm_env as translation
         except ImportError as error:
             raise ImportError(
-                'dm_env environments need the extra "dm-env": pip install "kerasrl-pg[dm-env]"'
+                'dm_env environments need the extra "dm-env" (from a clone: pip install ".[dm-env]")'
             ) from error
         self._kind = dm_env.Environment
         self._translation = translation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -49,13 +50,14 @@ class DoomProtocol:
         for name in ("frame_skip", "stack"):
             if not _is_positive_integer(getattr(self, name)):
                 raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, int(getattr(self, name)))  # JSON knows no others
         if not isinstance(self.game_variables, bool):
             raise ValueError(f"game_variables must be True or False, got {self.game_variables!r}")
         size = self.size
         is_pair = isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_positive_integer, size))
         if not is_pair or np.any(np.greater(size, SCREENS[-1])):
             raise ValueError(f"size must be (height, width) in pixels, at most {SCREENS[-1]}, got {size!r}")
-        object.__setattr__(self, "size", tuple(size))  # JSON has lists
+        object.__setattr__(self, "size", tuple(map(int, size)))  # JSON makes a list of it
 
 
 def is_doom(env_id: str) -> bool:
@@ -78,7 +80,7 @@ def find_doom_spec(env_id: str) -> EnvSpec:
     try:
         import vizdoom.gymnasium_wrapper  # noqa: F401  importing it registers the scenarios
     except ImportError as error:
-        raise ImportError(f'{env_id} needs the extra "doom": pip install "kerasrl-pg[doom]"') from error
+        raise ImportError(f'{env_id} needs the extra "doom" (from a clone: pip install ".[doom]")') from error
     name = _registered_name(env_id)
     if name not in gymnasium.registry:
         close = difflib.get_close_matches(name, filter(is_doom, gymnasium.registry), n=3, cutoff=0.0)
@@ -232,7 +234,7 @@ def _taps(large: int, small: int):
 
 
 def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
 
 
 def _registered_name(env_id: str) -> str:

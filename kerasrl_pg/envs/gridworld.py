@@ -19,7 +19,7 @@ from kerasrl_pg.envs.gridworld_layout import (
     read_layout,
 )
 from kerasrl_pg.envs.gridworld_observations import observation_space_of
-from kerasrl_pg.envs.tensor_env import auto_reset, validate_action, validate_num_envs
+from kerasrl_pg.envs.tensor_env import auto_reset, validate_action, validate_max_episode_steps, validate_num_envs
 from kerasrl_pg.types import Step
 
 DEFAULTS = ("simple", "index", False, MAX_EPISODE_STEPS)
@@ -49,7 +49,7 @@ class GridWorld:
         task: "simple", "obstacle", "random_goal", or the rows of a layout of your own: see `read_layout`.
         observation: "index", "one_hot", "grid" or "coordinates": see `observe`.
         randomize_goals: draw the goal for each episode.
-        max_episode_steps: the time limit.
+        max_episode_steps: the time limit in steps, at least 1.
 
     Raises:
         ValueError: an unknown task or observation, a layout that `read_layout` refuses, or a `num_envs` or
@@ -71,13 +71,11 @@ class GridWorld:
         randomize_goals: bool = False,
         max_episode_steps: int = MAX_EPISODE_STEPS,
     ):
-        if not isinstance(max_episode_steps, int) or isinstance(max_episode_steps, bool) or max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be an int of at least 1, got {max_episode_steps!r}.")
         self.layout = read_layout(task, randomize_goals)
         self.observation_space: gymnasium.Space = observation_space_of(self.layout, observation)
         self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(len(ACTIONS))
         self.num_envs = validate_num_envs(num_envs)
-        self.max_episode_steps: int | None = max_episode_steps
+        self.max_episode_steps: int | None = validate_max_episode_steps(max_episode_steps)
         # The id stands for the default options: with others, agents are evaluated on this environment itself.
         is_default = isinstance(task, str) and (task, observation, randomize_goals, max_episode_steps) == DEFAULTS
         self.gymnasium_id: str | None = GRIDWORLD_ID if is_default else None

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -76,7 +77,7 @@ def make_env(
 
     Raises:
         ValueError: an unknown id (with the closest known ones), a `num_envs` that `env` cannot have, a `protocol` or
-            options that are not for `env`.
+            options that are not for `env`, a `TensorEnv` that names an original which is not registered.
         ImportError: the id needs an extra that is not installed.
         TypeError: `env` is none of the kinds above.
 
@@ -84,13 +85,15 @@ def make_env(
         >>> make_env("CartPole-v1", num_envs=4).make_training().observation_space.shape
         (4,)
     """
-    if num_envs is not None and (not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1):
-        raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
+    if num_envs is not None:
+        if not isinstance(num_envs, numbers.Integral) or isinstance(num_envs, bool) or num_envs < 1:
+            raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
+        num_envs = int(num_envs)
     if protocol is not None:
         _check_protocol(env, protocol)
     options = dict(env_options or {})
-    if options and (not isinstance(env, str) or protocol_of(env) is not None):
-        raise ValueError(f"env_options are for ids that have no protocol, got {options} with {env!r}")
+    if options:
+        _check_takes_options(env, options)
     if isinstance(env, str):
         return _from_id(env, num_envs or DEFAULT_NUM_ENVS, in_graph, protocol, options)
     if isinstance(env, VectorEnv):
@@ -134,7 +137,7 @@ def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
 
     Raises:
         ValueError: no such id; the message names the closest ones.
-        ImportError: the id needs an extra that is not installed.
+        ImportError: the id needs an extra that is not installed, or its module imports what is not.
 
     Example:
         >>> find_spec("CartPole-v1").reward_threshold
@@ -148,9 +151,13 @@ def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             importlib.import_module(module)
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks what it imports itself
         close = difflib.get_close_matches(env_id, gymnasium.registry, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; `kerasrl-pg list` shows what is registered"
-        raise ValueError(f"unknown environment {env_id!r}{hint}") from error
+        hint = (
+            f"did you mean {' or '.join(close)}?" if close else "gymnasium.pprint_registry() prints all that are known"
+        )
+        raise ValueError(f"unknown environment {env_id!r}; {hint}") from error
 
 
 def make_render_env(env_id: str, options: Mapping[str, Any] | None = None) -> gymnasium.Env:
@@ -236,6 +243,16 @@ def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
     return SyncVectorEnv(kept, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
+def _check_takes_options(env: EnvLike, options: dict[str, Any]) -> None:
+    if not isinstance(env, str):
+        raise ValueError(
+            f"env_options are for ids: make this environment with them yourself, got {options} with {env!r}"
+        )
+    protocol = protocol_of(env)
+    if protocol is not None:
+        raise ValueError(f"env_options are not for {env}: pass protocol=krl.{protocol.__name__}(...), got {options}")
+
+
 def _check_protocol(env: EnvLike, protocol: Protocol) -> None:
     kind = protocol_of(env) if isinstance(env, str) else None
     if kind is None:
@@ -285,14 +302,17 @@ def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environm
 def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
     if num_envs not in (None, env.num_envs):
         raise ValueError(f"num_envs must be that of the TensorEnv ({env.num_envs}), got {num_envs}")
-    if env.gymnasium_id in GRAPH_ENVIRONMENTS:
-        return dataclasses.replace(_from_id(env.gymnasium_id, env.num_envs, True, None, {}), make_training=lambda: env)
-    return Environment(
-        lambda: env,
-        lambda _episodes: VectorAdapter(TensorVectorEnv(env)),
-        spec_id=env.gymnasium_id,
-        max_episode_steps=env.max_episode_steps,
-    )
+    if env.gymnasium_id is None:
+        return Environment(
+            lambda: env,
+            lambda _episodes: VectorAdapter(TensorVectorEnv(env)),
+            max_episode_steps=env.max_episode_steps,
+        )
+    try:
+        original = _from_id(env.gymnasium_id, env.num_envs, False, None, {})
+    except ValueError as error:
+        raise ValueError(f"gymnasium_id of {type(env).__name__} must be registered, or None: {error}") from error
+    return dataclasses.replace(original, make_training=lambda: env, max_episode_steps=env.max_episode_steps)
 
 
 class _FinalObservationKept(gymnasium.Wrapper):

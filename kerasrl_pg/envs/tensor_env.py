@@ -6,6 +6,7 @@ there is no base class to read.
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -76,18 +77,35 @@ def validate_num_envs(num_envs: int) -> int:
         num_envs: The number of copies that an environment steps together, N.
 
     Returns:
-        `num_envs`.
+        `num_envs`, a Python int.
 
     Raises:
-        ValueError: If it is not an int of at least 1.
+        ValueError: If it is not an int (Python's or NumPy's) of at least 1.
 
     Example:
         >>> validate_num_envs(8)
         8
     """
-    if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
-        raise ValueError(f"num_envs must be an int of at least 1, got {num_envs!r}.")
-    return num_envs
+    return _positive_int("num_envs", num_envs)
+
+
+def validate_max_episode_steps(max_episode_steps: int) -> int:
+    """`max_episode_steps` itself, if it is a positive int.
+
+    Args:
+        max_episode_steps: The time limit of an environment that takes one, in steps.
+
+    Returns:
+        `max_episode_steps`, a Python int.
+
+    Raises:
+        ValueError: If it is not an int (Python's or NumPy's) of at least 1.
+
+    Example:
+        >>> validate_max_episode_steps(500)
+        500
+    """
+    return _positive_int("max_episode_steps", max_episode_steps)
 
 
 def validate_action(action: Any, action_space: gymnasium.Space, num_envs: int) -> tf.Tensor:
@@ -153,6 +171,12 @@ def check_tensor_env(env: TensorEnv, steps: int = 100) -> None:
     _check_equal(trajectory, _drive(env, actions), "two runs from the same seed", tolerance=0.0)
     _check_compiled(env, trajectory, actions, jit_compile=False)
     _check_compiled(env, trajectory, actions, jit_compile=True)
+
+
+def _positive_int(name: str, value: Any) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
+    return int(value)
 
 
 class _Moment(NamedTuple):

@@ -101,7 +101,7 @@ class PolicyOutput(NamedTuple):
     distribution: Any
     """A TensorFlow Probability distribution over actions, batch shape [B]."""
     value: tf.Tensor
-    """[B] V(observation), in units of return; zeros where the model has no value output."""
+    """[B] V(observation), in units of return; zeros where none is learned."""
 
 
 class PolicyModel:
@@ -114,6 +114,7 @@ class PolicyModel:
             `(policy, value)`, or `{"policy": ...}` alone.
         observation_space: of one environment.
         action_space: of one environment.
+        learns_value: False leaves the model's value output alone.
 
     Raises:
         ValueError: outputs of other names, numbers or shapes.
@@ -125,14 +126,21 @@ class PolicyModel:
         TensorShape([5])
     """
 
-    def __init__(self, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space):
+    def __init__(
+        self,
+        model: keras.Model,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        learns_value: bool = True,
+    ):
         check_observation_space(observation_space)
         self.model = model
         self.network: Callable[..., Any] = model  # in training with its preprocessing fused
         self.observation_space = observation_space
         self.action_space = action_space
         self.parameter_size = distributions.parameter_size(action_space)
-        self.has_value = _check_outputs(model, observation_space, self.parameter_size)
+        self.has_value = _check_outputs(model, observation_space, self.parameter_size) and learns_value
 
     def __call__(self, observation, training: bool = False) -> PolicyOutput:
         """The distribution and value for `[B, *observation]`; `training` turns dropout on."""
@@ -152,7 +160,7 @@ class PolicyModel:
         parameters, value = _policy_and_value(outputs)
         parameters = tf.cast(parameters, tf.float32)  # [B, P]
         batch_size = tf.shape(parameters)[0]
-        value = tf.zeros([batch_size]) if value is None else tf.reshape(tf.cast(value, tf.float32), [batch_size])
+        value = tf.zeros([batch_size]) if not self.has_value else tf.reshape(tf.cast(value, tf.float32), [batch_size])
         value.set_shape(parameters.shape[:1])  # [B]
         return PolicyOutput(distributions.action_distribution(self.action_space, parameters), value)
 

@@ -112,13 +112,19 @@ def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple
 
 def _log_episodes(agent: Agent, report: Report, update: int) -> None:
     ended = report.episodes.ended[update]  # [T, N]
-    time_index, _ = np.nonzero(ended)
-    per_row = report.steps[update] / len(ended)
-    at_step = agent.steps + np.ceil((time_index + 1) * per_row).astype(int)
+    rows = np.nonzero(ended)[0] + 1  # of those that ended, how many rows there were up to the last step
+    if agent.algorithm.rollout_length is None:
+        # Each environment plays one episode, and waits for the longest.
+        taken, all_taken = np.minimum(rows, rows[:, None]).sum(axis=1), rows.sum()
+    else:
+        taken, all_taken = rows, len(ended)
+    steps = int(report.steps[update])
     agent.episodes.extend(
-        at_step, report.episodes.episode_return[update][ended], report.episodes.episode_length[update][ended]
+        agent.steps - (-taken * steps // all_taken),  # rounded up
+        report.episodes.episode_return[update][ended],
+        report.episodes.episode_length[update][ended],
     )
-    agent.steps += int(report.steps[update])
+    agent.steps += steps
 
 
 def _epoch_logs(agent: Agent, reports: list[Report], seconds: float, steps: int) -> dict[str, float]:

@@ -45,6 +45,7 @@ class OffPolicyProgram:
         self.length = algorithm.rollout_length
         self._agent = agent
         self._steps_per_update = _steps_per_update(agent, environment.num_envs)
+        self._before = agent.steps, agent.updates  # of which some may have been with more environments, or fewer
         rows = math.ceil(algorithm.batch_size / environment.num_envs) + algorithm.n_step - 1  # of a whole batch
         self.updates_before_learning = max(
             math.ceil(algorithm.learning_starts / self._steps_per_update), math.ceil(rows / self.length) - 1
@@ -69,7 +70,7 @@ class OffPolicyProgram:
     def collect(self, carry: QCarry, number: tf.Tensor, seed: tf.Tensor) -> tuple[QCarry, Any, Episodes, tf.Tensor]:
         """T steps of N environments, ε-greedily, into the replay."""
         seeds = seeding.seeds_of_steps(seed, [self.length, 2])  # [T, (act, step), 2]
-        epsilon = self._agent.learner.scheduled(self._agent.algorithm.epsilon, number * self._steps_per_update)
+        epsilon = self._agent.learner.scheduled(self._agent.algorithm.epsilon, self._steps_at(number))
         shape = [self.environment.num_envs]
         rows = [tf.TensorArray(dtype, self.length, element_shape=shape) for dtype in (tf.bool, tf.float32, tf.int32)]
 
@@ -85,7 +86,7 @@ class OffPolicyProgram:
         """Gradient steps, each on a batch of its own; only the priorities of what is carried change."""
         algorithm, names = self._agent.algorithm, list[str]()
         self._agent.learner.policy.reseed(seed)
-        importance = _importance_exponent(self._agent, number * self._steps_per_update)
+        importance = _importance_exponent(self._agent, self._steps_at(number))
 
         def gradient_step(i, changed, total):
             replay = self.learned(carry, changed).replay
@@ -100,7 +101,7 @@ class OffPolicyProgram:
             (0, self.unchanged(carry), tf.zeros([MOST_METRICS])),
         )
         metrics = unpack_metrics(total / algorithm.gradient_steps, names)
-        return changed, _with_settings(self._agent, metrics, number * self._steps_per_update)
+        return changed, _with_settings(self._agent, metrics, self._steps_at(number))
 
     def learned(self, carry: QCarry, changed: Any) -> QCarry:
         """The carry with other priorities."""
@@ -114,6 +115,11 @@ class OffPolicyProgram:
     def rounds(self, ended: np.ndarray) -> int:
         """T for each update."""
         return len(ended) * self.length
+
+    def _steps_at(self, number: tf.Tensor) -> tf.Tensor:
+        """Environment steps before update `number`."""
+        steps, updates = self._before
+        return steps + (number - updates) * self._steps_per_update
 
     def _step(self, carry: QCarry, epsilon: tf.Tensor, seeds: tf.Tensor) -> tuple[QCarry, Episodes]:
         now = carry.environment
@@ -171,10 +177,11 @@ class OffPolicyEngine:
 
     def restart(self) -> None:
         """Begin new episodes, seeded by the agent's seed, with the agent's replay or an empty one."""
-        env_seed, seed = seeding.integers(self.agent.seed, 2)
+        seed = seeding.integers(self.agent.seed, 2)[1]
         self._seed = self.agent.learner.worker_seed(seeding.make_seed(seed)).numpy()
-        self._env_seed = int(self.agent.learner.worker_seed(seeding.make_seed(env_seed))[0]) & 0x3FFFFFFF
+        self._env_seed = self.agent.environment_seed()
         self._empty_at = self.agent.steps if self.agent.replay is None else 0
+        self._replay: Any = None  # its memory is free before another is taken
         self._replay = self._make_replay()
         self._begin_anew(self._env_seed)
 
@@ -288,6 +295,9 @@ class OffPolicyEngine:
             sampler: Any = UniformSampler(size)
         else:
             sampler = PrioritizedSampler(size, algorithm.sampler.exponent, algorithm.sampler.offset)
+        stored = self.agent.replay
+        if isinstance(stored, Replay) and stored.num_envs == self.environment.num_envs:
+            return stored  # of a training in this process: a copy would need its memory twice
         replay = Replay(
             self.agent.observation_space,
             self.environment.num_envs,
@@ -298,8 +308,8 @@ class OffPolicyEngine:
             stack=self._stack,
         )
         check_room(size, replay.most, algorithm.batch_size)
-        if self.agent.replay is not None:
-            replay.restore(self.agent.replay.arrays())
+        if stored is not None:
+            replay.restore(stored.arrays())
         return replay
 
     def _begin_anew(self, seed: int) -> None:

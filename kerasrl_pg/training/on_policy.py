@@ -110,11 +110,10 @@ class OnPolicyEngine:
 
     def restart(self) -> None:
         """Begin new episodes, seeded by the agent's seed."""
-        env_seed, seed = seeding.integers(self.agent.seed, 2)
-        self._seed = seeding.make_seed(seed)
-        env_seed = int(self.agent.learner.worker_seed(seeding.make_seed(env_seed))[0])
+        self._seed = seeding.make_seed(seeding.integers(self.agent.seed, 2)[1])
         length = self.agent.algorithm.rollout_length
-        self.collector = VectorCollector(self._environment, length, self._act, self._value, env_seed & 0x3FFFFFFF)
+        seed = self.agent.environment_seed()
+        self.collector = VectorCollector(self._environment, length, self._act, self._value, seed)
 
     def most_updates(self, steps: int) -> int:
         """One update a call."""

@@ -73,7 +73,7 @@ FIELDS = [(cls, field.name) for cls in ALGORITHMS.values() for field in dataclas
 
 
 @pytest.mark.parametrize(("algorithm", "field"), FIELDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_hyperparameter_out_of_range_is_a_value_error_that_names_it(algorithm, field, data):
     value = data.draw(OUT_OF_RANGE[field])

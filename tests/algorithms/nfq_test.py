@@ -25,18 +25,11 @@ RNG = np.random.default_rng(2)
 VALUES = RNG.normal(scale=2, size=(STATES, ACTIONS)).astype(np.float32)
 TARGET_VALUES = RNG.normal(scale=2, size=(STATES, ACTIONS)).astype(np.float32)
 
-WAYS = {
-    "eager": lambda function: function,
-    "tf.function": lambda function: tf.function(function, autograph=False),
-    "XLA": lambda function: tf.function(function, autograph=False, jit_compile=True),
-}
 
-
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_the_loss_is_the_mean_squared_error_of_the_paper(way):
+def test_the_loss_is_the_mean_squared_error_of_the_paper(variant):
     batch = random_transitions()
     policy, target = table_policy(VALUES), table_policy(TARGET_VALUES)
-    loss, metrics, error = way(lambda batch: NFQ().loss(policy.action_values, target.action_values, batch))(batch)
+    loss, metrics, error = variant(lambda batch: NFQ().loss(policy.action_values, target.action_values, batch))(batch)
     state, action, reward, discount, following, _, _ = (np.array(field) for field in batch)
     wanted = reward + discount * TARGET_VALUES[following].max(axis=1) - VALUES[state, action]
     np.testing.assert_allclose(error, wanted, rtol=1e-5, atol=1e-6)

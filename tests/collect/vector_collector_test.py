@@ -62,6 +62,12 @@ def test_whole_episodes_begin_anew_each_time():
         assert rollout.valid.sum(axis=0).tolist() == [4, 5, 5]
 
 
+def test_an_episode_without_an_end_is_refused_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr("kerasrl_pg.collect.vector_collector.LONGEST_EPISODE", LIMIT - 1)
+    with pytest.raises(RuntimeError, match=r"did not end within 4 steps.* such as gymnasium.wrappers.TimeLimit"):
+        make_collector(length=None).collect(tf.constant([0, 0]))
+
+
 def test_every_rollout_is_written_into_the_same_memory():
     collector = make_collector()
     (first, _), (second, _) = (collector.collect(tf.constant([0, time])) for time in range(2))

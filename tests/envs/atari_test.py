@@ -1,6 +1,7 @@
 """Atari through ale-py's vector environment: an explicit protocol, whole games, raw rewards in every figure."""
 
 import dataclasses
+import json
 from typing import Any
 
 import gymnasium
@@ -136,6 +137,11 @@ def test_a_protocol_is_for_atari_only():
         make_env("CartPole-v1", protocol=SHORT)
     with pytest.raises(ValueError, match=r"repeat_action_probability must be in \[0, 1\], got 25"):
         AtariProtocol(repeat_action_probability=25)
+
+
+def test_a_protocol_takes_numpys_integers_and_survives_json():
+    protocol = AtariProtocol(stack=np.int64(2), noop_max=np.int32(0))
+    assert AtariProtocol(**json.loads(json.dumps(dataclasses.asdict(protocol)))) == protocol
 
 
 @pytest.mark.parametrize(

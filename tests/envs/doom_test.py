@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 import pathlib
 import signal
@@ -366,6 +367,8 @@ def test_a_bad_protocol_is_named(settings, message):
 
 def test_a_protocol_survives_json():
     assert DoomProtocol(**{**dataclasses.asdict(DoomProtocol()), "size": [60, 80]}) == DoomProtocol()
+    of_numpy = DoomProtocol(stack=np.int64(2), size=tuple(np.array([60, 80])))
+    assert DoomProtocol(**json.loads(json.dumps(dataclasses.asdict(of_numpy)))) == of_numpy
 
 
 def test_without_vizdoom_the_error_says_what_to_install(monkeypatch):
@@ -376,5 +379,7 @@ def test_without_vizdoom_the_error_says_what_to_install(monkeypatch):
         monkeypatch.setitem(sys.modules, spec.name, importlib.util.module_from_spec(spec))
         spec.loader.exec_module(sys.modules[spec.name])
     assert is_doom(CENTER)
-    with pytest.raises(ImportError, match=r'VizdoomDefendCenter-v1 needs the .* pip install "kerasrl-pg\[doom\]"'):
+    with pytest.raises(
+        ImportError, match=r'VizdoomDefendCenter-v1 needs the .* \(from a clone: pip install "\.\[doom\]"\)'
+    ):
         make_env(CENTER)

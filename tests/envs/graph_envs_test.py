@@ -346,6 +346,30 @@ def test_the_checker_accepts_it(gymnasium_id):
 
 
 @every_environment
+def test_num_envs_may_be_numpys(gymnasium_id):
+    env = GRAPH_ENVIRONMENTS[gymnasium_id](np.int64(2))
+    assert (env.num_envs, type(env.num_envs)) == (2, int)
+
+
+@pytest.mark.parametrize("max_episode_steps", [0, -1, 2.0, None, True])
+def test_cartpoles_time_limit_must_be_a_positive_int(max_episode_steps):
+    with pytest.raises(ValueError, match=f"max_episode_steps must be an int of at least 1, got {max_episode_steps}"):
+        cartpole.CartPole(1, max_episode_steps)
+
+
+def test_cartpole_with_another_time_limit_is_no_longer_gymnasiums():
+    env = cartpole.CartPole(1, max_episode_steps=np.int64(3))
+    assert (env.max_episode_steps, type(env.max_episode_steps), env.gymnasium_id) == (3, int, None)
+    assert cartpole.CartPole(1, max_episode_steps=500).gymnasium_id == "CartPole-v1"
+    state, _ = env.reset(make_seed(0))
+    truncated = []
+    for time in range(3):
+        state, step = env.step(state, tf.constant([time % 2]), make_seed(time))
+        truncated.append(bool(step.truncated[0]))
+    assert truncated == [False, False, True]
+
+
+@every_environment
 def test_num_envs_must_be_a_positive_int(gymnasium_id):
     wrong: list[Any] = [0, -1, 2.0]
     for num_envs in wrong:

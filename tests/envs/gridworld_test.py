@@ -206,6 +206,11 @@ def test_the_time_limit_must_be_a_positive_int(max_episode_steps):
         GridWorld(1, max_episode_steps=max_episode_steps)
 
 
+def test_numpys_integers_are_integers():
+    env = GridWorld(np.int64(2), max_episode_steps=np.int64(200))
+    assert (type(env.num_envs), type(env.max_episode_steps), env.gymnasium_id) == (int, int, GRIDWORLD_ID)
+
+
 @pytest.mark.parametrize("num_envs", [0, 2.0])
 def test_num_envs_must_be_a_positive_int(num_envs):
     with pytest.raises(ValueError, match="num_envs must be an int of at least 1"):

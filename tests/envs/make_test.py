@@ -1,12 +1,14 @@
 """Whatever a user calls an environment becomes something to train on and something to evaluate on."""
 
 import functools
+import re
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.envs.registration import register
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -98,12 +100,37 @@ def test_an_id_may_name_the_module_that_registers_it():
         ("TestCounter-v2", "did you mean TestCounter-v3"),
         ("CartPole", "did you mean CartPole-v"),
         ("no_such_module:CartPole-v1", "unknown environment 'no_such_module:CartPole-v1'; did you mean"),
-        ("???", "unknown environment '...'; `kerasrl-pg list` shows what is registered"),
+        ("no_such_module.part:CartPole-v1", "unknown environment 'no_such_module.part:CartPole-v1'; did you mean"),
+        ("???", r"unknown environment '...'; gymnasium.pprint_registry\(\) prints all that are known"),
     ],
 )
 def test_an_unknown_id_is_refused_with_the_closest_ones(env_id, message):
     with pytest.raises(ValueError, match=message):
         made(env_id)
+
+
+def test_what_a_users_module_fails_to_import_is_not_an_unknown_environment(tmp_path, monkeypatch):
+    (tmp_path / "module_of_a_user.py").write_text("import no_such_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_dependency'"):
+        made("module_of_a_user:CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            "ALE/Pong-v5",
+            r"env_options are not for ALE/Pong-v5: pass protocol=krl.AtariProtocol\(...\), got {'mode': 1}",
+        ),
+        ("VizdoomBasic-v1", r"not for VizdoomBasic-v1: pass protocol=krl.DoomProtocol\(...\), got {'mode': 1}"),
+        (CartPole(num_envs=2), r"env_options are for ids: make this environment with them yourself, got {'mode': 1}"),
+        (Counter, r"env_options are for ids: make this environment with them yourself, got {'mode': 1}"),
+    ],
+)
+def test_options_where_there_are_none_say_what_to_do_instead(env, message):
+    with pytest.raises(ValueError, match=message):
+        made(env, env_options={"mode": 1})
 
 
 def test_a_function_is_called_once_for_each_environment(watched):
@@ -183,15 +210,63 @@ def test_a_tensor_env_with_an_original_is_evaluated_on_that():
     assert environment.make_evaluation(5).environment.spec.id == "CartPole-v1"
 
 
+class Pole(CartPole):
+    """A user's graph environment, of an id that this package knows nothing about."""
+
+    def __init__(self, gymnasium_id):
+        super().__init__(num_envs=6)
+        self.gymnasium_id = gymnasium_id
+
+
+@pytest.fixture
+def registered_pole():
+    register("TestPole-v0", entry_point=CartPoleEnv, max_episode_steps=500, reward_threshold=400.0)
+    yield "TestPole-v0"
+    del gymnasium.registry["TestPole-v0"]
+
+
+def test_a_users_tensor_env_is_evaluated_on_the_original_that_it_names(registered_pole, tmp_path):
+    mine = Pole(registered_pole)
+    environment = made(mine)
+    assert environment.make_training() is mine
+    assert (environment.id, environment.spec_id) == ("TestPole-v0", "TestPole-v0")
+    assert (environment.reward_threshold, environment.max_episode_steps) == (400.0, 500)
+
+    agent: Any = krl.fit_agent(mine, krl.A2C(), steps=60, eval_episodes=1, jit_compile=False, verbose=0)
+    played = agent.environment.make_evaluation(2).environment.envs[0].unwrapped
+    assert (type(played), played.spec.id) == (CartPoleEnv, "TestPole-v0")
+    assert agent.evaluate(episodes=2).lengths.max() <= 500
+    assert agent.describe()["environment"] == "TestPole-v0"
+    assert krl.load_agent(agent.save(tmp_path / "agent")).evaluate(episodes=1).returns.shape == (1,)
+    card = krl.describe(mine)
+    assert (card.id, card.reward_threshold, card.in_graph) == ("TestPole-v0", 400.0, True)
+
+
+def test_an_original_with_other_spaces_is_refused_when_it_is_evaluated_on():
+    with pytest.raises(ValueError, match=r"the environment's observation_space is .* the agent's"):
+        krl.fit_agent(Pole("MountainCar-v0"), krl.A2C(), steps=60, eval_episodes=1, jit_compile=False, verbose=0)
+
+
+def test_an_original_that_is_not_registered_is_named():
+    message = "gymnasium_id of Pole must be registered, or None: unknown environment 'TestPole-v7'; did you mean"
+    with pytest.raises(ValueError, match=message):
+        made(Pole("TestPole-v7"))
+
+
 @pytest.mark.parametrize("env", [None, 3, ["CartPole-v1"], spaces.Discrete(2)])
 def test_anything_else_is_refused(env):
     with pytest.raises(TypeError, match=r"env must be an id, a Gymnasium environment .* got"):
         made(env)
 
 
-@pytest.mark.parametrize("num_envs", [0, -1, 2.0, True, "8"])
+def test_numpys_integers_are_integers():
+    training = made("CartPole-v1", num_envs=np.int64(3)).make_training()
+    assert (training.num_envs, type(training.num_envs)) == (3, int)
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, 2.0, True, "8", np.True_, np.int64(0)])
 def test_a_wrong_number_of_environments_is_refused(num_envs):
-    with pytest.raises(ValueError, match=f"num_envs must be a positive integer, got {num_envs!r}"):
+    with pytest.raises(ValueError, match=re.escape(f"num_envs must be a positive integer, got {num_envs!r}")):
         made("CartPole-v1", num_envs=num_envs)
 
 

@@ -30,7 +30,7 @@ def naive_convolution(images, kernel, strides):
 
 
 # Not against Keras' layer: with unequal strides and one channel, TensorFlow 2.21's oneDNN convolution can be wrong.
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(kernel=KERNELS, strides=STRIDES, size=SIZES)
 def test_each_pixel_is_its_patch_times_the_kernel(kernel, strides, size):
     layer = PatchConv2D(5, kernel, strides=strides)

@@ -82,7 +82,7 @@ def test_gae_with_lambda_1_is_the_return_minus_the_value(variant, segment):
     gae_lambda=st.sampled_from([0.0, 0.3, 0.95, 1.0]),
     num_steps=st.integers(1, T + 1),
 )
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 def test_exact_values_leave_no_advantage_whatever_the_endings(seed, discount, gae_lambda, num_steps):
     random = np.random.default_rng(seed)
     states = random.integers(1, 8)

@@ -9,7 +9,7 @@ import pytest
 
 from kerasrl_pg import training
 from kerasrl_pg.agent import Agent
-from kerasrl_pg.algorithms import A2C
+from kerasrl_pg.algorithms import A2C, Reinforce
 from kerasrl_pg.envs.cartpole import CartPole
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models import actor_critic, mlp_trunk
@@ -17,15 +17,16 @@ from kerasrl_pg.training.graph_engine import GraphEngine
 from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
 
 UPDATES_PER_EPOCH = 4
+FIVE_STEPS = A2C(rollout_length=5)
 
 
-def make_engine(num_envs=2):
+def make_engine(num_envs=2, algorithm=FIVE_STEPS):
     environment = CartPole(num_envs)
     spaces = environment.observation_space, environment.action_space
     model = actor_critic(*spaces, trunk=mlp_trunk((8,), seed=1))
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)
-    agent = Agent(A2C(rollout_length=5), model, optimizer, *spaces)
+    agent = Agent(algorithm, model, optimizer, *spaces)
     return GraphEngine(agent, OnPolicyProgram(agent, environment, False), UPDATES_PER_EPOCH, jit_compile=False)
 
 
@@ -124,10 +125,26 @@ def test_an_episode_is_logged_at_the_step_at_which_it_ended():
     assert log.episode_return == log.episode_length  # CartPole pays 1 a step
 
 
-def test_side_by_side_the_steps_of_all_environments_count(engine):
-    log = engine.agent.episodes
+def test_side_by_side_the_steps_of_all_environments_count():
+    engine = make_engine()
+    train(engine, 400)
+    log, going_on = engine.agent.episodes, engine.carry.episode_length.numpy()
+    assert len(log) > 4
     assert log.step == sorted(log.step)
-    assert 0 <= engine.agent.steps - sum(log.episode_length) <= 2 * 500  # two episodes are not over yet
+    assert engine.agent.steps - sum(log.episode_length) == sum(going_on)
+    rounds = np.array(log.step) / 2
+    began = [*(rounds - log.episode_length), *(engine.agent.steps / 2 - going_on)]
+    assert sorted(began) == sorted([0, 0, *rounds])  # every other one where one before it ended
+
+
+def test_of_whole_episodes_only_the_steps_that_were_played_count():
+    """The time limit has 500 rows; who has ended waits for the longest and takes no steps."""
+    engine = make_engine(num_envs=3, algorithm=Reinforce())
+    training.train(engine.agent, engine, steps=1, updates_per_epoch=1)
+    log = engine.agent.episodes
+    assert engine.agent.steps == sum(log.episode_length) < 500
+    expected = [sum(min(row, length) for length in log.episode_length) for row in log.episode_length]
+    assert log.step == expected
 
 
 def test_a_step_that_only_resets_is_no_step_of_the_budget():

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import gc
 import types
+import weakref
 
 import gymnasium
 import keras
@@ -394,6 +396,53 @@ def test_an_evaluation_on_the_same_environment_begins_new_episodes_and_what_was_
     assert len(engine._replay) == transitions + 10
     assert report.learning
     assert (engine._episode_length <= 5).all()
+
+
+@both
+def test_schedules_go_on_by_steps_with_another_number_of_environments(engine_of):
+    """An update is ten steps first, then five."""
+    algorithm = dataclasses.replace(SMALL, epsilon=PolynomialDecay(1.0, 100, 0.0), learning_starts=8)
+    engine = engine_of(algorithm)
+    run(engine)
+    run(engine)
+    if engine_of is graph_engine:
+        again = GraphEngine(engine.agent, OffPolicyProgram(engine.agent, CartPole(1)), 1, False)
+    else:
+        environment = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")], autoreset_mode=AutoresetMode.SAME_STEP)
+        engine.agent.forget_environment()
+        again = OffPolicyEngine(engine.agent, VectorAdapter(environment), False, None, False)
+    found = []
+    for _ in range(4):
+        steps = engine.agent.steps
+        report = run(again)
+        found += [(steps, float(report.metrics["epsilon"][0]))] if report.learning else []
+    assert len(found) == 2
+    assert [epsilon for _, epsilon in found] == pytest.approx([1 - steps / 100 for steps, _ in found])
+
+
+def test_a_training_that_goes_on_in_one_process_goes_on_with_the_replay_itself():
+    engine = vector_engine()
+    run(engine, 1)
+    again = OffPolicyEngine(engine.agent, engine.environment, False, None, False)
+    assert again._replay is engine._replay
+    run(again)
+    assert len(again._replay) == 20
+
+
+def test_before_a_replay_is_made_the_old_ones_memory_is_free():
+    engine = vector_engine()
+    run(engine, 1)
+    old = weakref.ref(engine._replay)
+    engine.agent.replay = None
+
+    def make_replay():
+        gc.collect()
+        assert old() is None
+        return OffPolicyEngine._make_replay(engine)
+
+    engine._make_replay = make_replay
+    engine.restart()
+    assert engine.agent.replay is None
 
 
 def test_a_replay_that_does_not_fit_is_filled_anew_before_learning_goes_on():

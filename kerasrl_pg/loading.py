@@ -1,0 +1,86 @@
+"""`load_agent`: from what `Agent.save` wrote to an agent that goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrl_pg import optimizers  # noqa: F401  Keras must know the optimizers that it loads
+from kerasrl_pg.agent import Agent, scope
+from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
+from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, task_of, whole_agent
+from kerasrl_pg.spaces import space_from_json
+
+
+def load_agent(
+    path: str | os.PathLike,
+    *,
+    env: EnvLike | Environment | None = None,
+    algorithm: Any = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Agent:
+    """Read an agent that `Agent.save` or a checkpoint wrote.
+
+    Args:
+        path: the directory.
+        env: the environment, needed for those that have no id.
+        algorithm: the algorithm, needed for those that are not this package's.
+        strategy: under which to go on training.
+
+    Raises:
+        FileNotFoundError: there is no saved agent at `path`.
+        ValueError: its algorithm is not this package's and none was passed.
+    """
+    directory = whole_agent(path)
+    if not (directory / "agent.json").is_file():
+        raise FileNotFoundError(f"no saved agent at {directory}: agent.json is missing")
+    description = json.loads((directory / "agent.json").read_text())
+    if algorithm is None:
+        classes = {cls.__name__: cls for cls in ALGORITHMS.values()}
+        name = description["algorithm"]["name"]
+        if name not in classes:
+            raise ValueError(f"algorithm {name!r} is not of this package: pass load_agent(algorithm=...)")
+        algorithm = classes[name](**settings_from_json(description["algorithm"]["settings"]))
+    with scope(strategy):
+        model = keras.saving.load_model(directory / "model.keras")
+    agent = Agent(
+        algorithm,
+        model,
+        model.optimizer,
+        space_from_json(description["observation_space"]),
+        space_from_json(description["action_space"]),
+        environment=_environment(env, description),
+        seed=description["seed"],
+        strategy=strategy,
+    )
+    agent.steps, agent.updates = description["steps"], description["updates"]
+    agent.num_envs = description.get("num_envs")
+    agent.history.history, agent.history.epoch = description["history"], description["epoch"]
+    with np.load(directory / "training.npz") as arrays:
+        agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
+        agent.environment_state = numbered(arrays, "environment") or None
+        if agent.q_learner is not None and agent.q_learner.target is not None:
+            agent.q_learner.target.model.set_weights(numbered(arrays, "target"))
+    if (directory / "replay.npz").is_file():
+        agent.replay = StoredReplay(directory / "replay.npz")
+    if description["environment"] is not None and task_of(agent.describe()) != task_of(description):
+        agent.forget_environment()
+    return agent
+
+
+def _environment(env: EnvLike | Environment | None, description: dict[str, Any]) -> Environment | None:
+    """What the user says, else what the description names."""
+    if env is not None:
+        return env if isinstance(env, Environment) else make_env(env)
+    if description["environment"] is None:
+        return None
+    protocol_type = protocol_of(description["environment"])
+    protocol = None if protocol_type is None else protocol_type(**description["protocol"])
+    options = description["env_options"]
+    return make_env(description["environment"], protocol=protocol, env_options=options)
