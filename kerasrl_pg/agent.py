@@ -112,6 +112,8 @@ class Agent:
         """Where graph environments and their replay stand, so that training goes on as if it had not stopped."""
         self.replay: Any = None
         """What environments outside the graph have seen, if the algorithm learns from a replay."""
+        self.replay_begun_at = self.steps, self.updates
+        """When the replay was empty last: learning starts so much later."""
 
     def _begin(self, seed: int) -> None:
         self.history = keras.callbacks.History()
@@ -324,6 +326,7 @@ class Agent:
             "action_space": space_to_json(self.action_space),
             "history": {name: [float(x) for x in values] for name, values in self.history.history.items()},
             "epoch": list(self.history.epoch),
+            "replay_begun_at": self.replay_begun_at,
         }
         (directory / "agent.json").write_text(json.dumps(description, indent=1))
         state: dict[str, Any] = {f"environment_{i}": leaf for i, leaf in enumerate(self.environment_state or [])}

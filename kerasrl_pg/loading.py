@@ -60,7 +60,8 @@ def load_agent(
         strategy=strategy,
     )
     agent.steps, agent.updates = description["steps"], description["updates"]
-    agent.num_envs = description.get("num_envs")
+    agent.replay_begun_at = tuple(description["replay_begun_at"])
+    agent.num_envs = description["num_envs"]
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
     with np.load(directory / "training.npz") as arrays:
         agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])

@@ -42,7 +42,7 @@ class TensorEnv(Protocol):
     max_episode_steps: int | None
     """The time limit in steps, or None."""
     gymnasium_id: str | None
-    """The Gymnasium environment that this one reproduces, on which agents are evaluated; None if there is none."""
+    """The registered id of what this one reproduces, on which agents are evaluated; None if there is no original."""
 
     def reset(self, seed: tf.Tensor) -> tuple[Any, Any]:
         """Start N episodes. `seed` is [2] int32. Returns `(state, observation)`."""

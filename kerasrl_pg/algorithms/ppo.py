@@ -22,8 +22,8 @@ class PPO:
     CleanRL's `ppo.py`.
 
     Departures from the paper: advantages are standardised per minibatch and the gradient is clipped (both from
-    OpenAI's baselines); the value loss is not clipped unless `clip_value` is set (Andrychowicz et al. 2021, section
-    3.2, found that clipping it hurts).
+    OpenAI's baselines); the value loss is not clipped unless `clip_value` is set (Andrychowicz et al.
+    2021, found that clipping it hurts).
 
     Raises:
         ValueError: a hyperparameter out of its range, or minibatches that do not divide the rollout.

@@ -23,7 +23,7 @@ def check_replay_memory(nbytes: int, capacity: int, advice: str) -> None:
         >>> check_replay_memory(7 * GIB, capacity=1_000_000, advice="store each frame once: stack=4")  # doctest: +SKIP
         replay: 7.0 GiB once its 1,000,000 places are full
     """
-    _check_available(nbytes, f"a replay of capacity {capacity:,}", f"lower capacity{advice and f', or {advice}'}")
+    _check_available(nbytes, f"a replay of {capacity:,} places", f"lower replay_size{advice and f', or {advice}'}")
     if nbytes > GIB:
         print(f"replay: {nbytes / GIB:.1f} GiB once its {capacity:,} places are full")
 

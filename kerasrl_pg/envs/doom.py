@@ -234,7 +234,7 @@ def _taps(large: int, small: int):
 
 
 def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _registered_name(env_id: str) -> str:

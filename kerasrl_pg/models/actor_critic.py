@@ -188,7 +188,7 @@ def layers_of(model: keras.Model, kind: type) -> list:
 def _policy_head(features, action_space: spaces.Space, seed: int):
     size = distributions.parameter_size(action_space)
     gaussian = isinstance(action_space, spaces.Box)
-    # Small first outputs: the first policy is near uniform (Andrychowicz et al. 2021, section 3.2).
+    # Small first outputs: the first policy is near uniform (Andrychowicz et al. 2021).
     head = keras.layers.Dense(
         size // 2 if gaussian else size,
         kernel_initializer=keras.initializers.Orthogonal(0.01, seed=seed),

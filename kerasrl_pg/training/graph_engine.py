@@ -101,11 +101,10 @@ class GraphEngine:
         self.carry = self.program.start(self.agent.learner.worker_seed(start_seed))
         stored = self.agent.environment_state
         # That of another number of environments does not fit: they begin anew, with an empty replay.
-        self._first_learning = self.program.updates_before_learning
+        self._replay_begun_at = self.agent.steps, self.agent.updates
         if stored is not None and [x.shape for x in stored] == [x.shape for x in tf.nest.flatten(self.carry)]:
             self.carry = tf.nest.pack_sequence_as(self.carry, [tf.constant(x) for x in stored])
-        else:
-            self._first_learning += self.agent.updates
+            self._replay_begun_at = self.agent.replay_begun_at
 
     def most_updates(self, steps: int) -> int:
         """How many updates one `run` may do where `steps` environment steps are left: only the last may pass them."""
@@ -118,7 +117,7 @@ class GraphEngine:
 
         The report may be of fewer updates than were asked for.
         """
-        before_learning = self._first_learning - self.agent.updates
+        before_learning = self.program.updates_before_learning + self._replay_begun_at[1] - self.agent.updates
         learning = before_learning <= 0
         updates = updates if learning else min(updates, before_learning)
         started = time.perf_counter()
@@ -135,6 +134,7 @@ class GraphEngine:
             self._seconds_per_round = self._measure(arguments, rounds)
         self.carry = carry
         self.agent.environment_state = tf.nest.flatten(carry)
+        self.agent.replay_begun_at = self._replay_begun_at
         seconds = {name: rounds * value for name, value in self._seconds_per_round.items()}
         seconds["learning"] = max(0.0, elapsed - sum(seconds.values()))
         seconds = {name: value * elapsed / sum(seconds.values()) for name, value in seconds.items()}

@@ -180,7 +180,8 @@ class OffPolicyEngine:
         seed = seeding.integers(self.agent.seed, 2)[1]
         self._seed = self.agent.learner.worker_seed(seeding.make_seed(seed)).numpy()
         self._env_seed = self.agent.environment_seed()
-        self._empty_at = self.agent.steps if self.agent.replay is None else 0
+        begins = self.agent.replay is None
+        self._replay_begun_at = (self.agent.steps, self.agent.updates) if begins else self.agent.replay_begun_at
         self._replay: Any = None  # its memory is free before another is taken
         self._replay = self._make_replay()
         self._begin_anew(self._env_seed)
@@ -200,10 +201,10 @@ class OffPolicyEngine:
         rows = [self._step(rng, tf.constant(steps), seconds) for _ in range(agent.algorithm.rollout_length)]
         *columns, valid = (np.stack(column)[None] for column in zip(*rows, strict=True))  # [1, T, N]
         filled = len(self._replay) >= agent.algorithm.batch_size
-        learning = filled and steps - self._empty_at >= agent.algorithm.learning_starts
+        learning = filled and steps - self._replay_begun_at[0] >= agent.algorithm.learning_starts
         started = time.perf_counter()
         packed = self._learn_from_replay(rng, steps, seconds) if learning else np.zeros(MOST_METRICS, np.float32)
-        agent.replay = self._replay
+        agent.replay, agent.replay_begun_at = self._replay, self._replay_begun_at
         seconds["learning"] = time.perf_counter() - started - seconds["copying"]
         # Workers must agree on the number of steps, so that all stop together: there, those that only reset count.
         collected = np.array([valid.sum() if agent.learner.num_workers == 1 else self._steps_per_update])

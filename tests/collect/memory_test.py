@@ -25,7 +25,7 @@ def test_a_rollout_must_fit(capsys):
 def test_a_replay_must_fit(capsys):
     check_replay_memory(7 * GIB, 1_000_000, "")
     assert capsys.readouterr().out == "replay: 7.0 GiB once its 1,000,000 places are full\n"
-    with pytest.raises(MemoryError, match=r"of capacity 1,000,000 takes 9.0 GiB, .*: lower capacity, or buy more"):
+    with pytest.raises(MemoryError, match=r"of 1,000,000 places takes 9.0 GiB, .*: lower replay_size, or buy more"):
         check_replay_memory(9 * GIB, 1_000_000, "buy more")
 
 

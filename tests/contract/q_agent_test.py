@@ -334,7 +334,7 @@ MISTAKES = {
     ),
     "a replay larger than the machine": (
         lambda **more: fit(small(replay_size=10**12), **more),
-        MemoryError, r"a replay of capacity 1,000,000,000,000 takes",
+        MemoryError, r"a replay of 1,000,000,000,000 places takes",
     ),
     "an unknown name": (
         lambda **more: fit("dpn", **more),

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from keras.optimizers.schedules import PiecewiseConstantDecay, PolynomialDecay
 
+import kerasrl_pg as krl
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
 from kerasrl_pg.envs.cartpole import CartPole
@@ -418,6 +419,23 @@ def test_schedules_go_on_by_steps_with_another_number_of_environments(engine_of)
         found += [(steps, float(report.metrics["epsilon"][0]))] if report.learning else []
     assert len(found) == 2
     assert [epsilon for _, epsilon in found] == pytest.approx([1 - steps / 100 for steps, _ in found])
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_a_training_that_stopped_while_its_replay_was_filled_anew_goes_on_filling(in_graph, tmp_path):
+    def fit(algorithm, steps, num_envs):
+        settings = {"in_graph": in_graph, "jit_compile": False, "verbose": 0, "steps_per_epoch": 5 * num_envs}
+        return krl.fit_agent("CartPole-v1", algorithm, steps=steps, num_envs=num_envs, **settings)
+
+    agent = fit(SMALL, 40, 2)
+    agent.forget_environment()
+    begun_at = agent.steps
+    fit(agent, 15, 2)
+    history = fit(krl.load_agent(agent.save(tmp_path / "agent")), 40, 2).history.history
+    ahead = np.array([0, *history["steps"][:-1]])
+    expected = np.where(ahead < begun_at, ahead, ahead - begun_at) >= SMALL.learning_starts
+    assert np.isfinite(history["loss"]).tolist() == expected.tolist()
+    assert expected[-1]
 
 
 def test_a_training_that_goes_on_in_one_process_goes_on_with_the_replay_itself():
