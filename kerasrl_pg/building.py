@@ -48,7 +48,7 @@ def check_numbers(
     for name, value, least in named:
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    if steps_per_epoch is not None and (not isinstance(steps_per_epoch, int) or steps_per_epoch < 1):
+    if steps_per_epoch is not None and (not isinstance(steps_per_epoch, numbers.Integral) or steps_per_epoch < 1):
         raise ValueError(f"steps_per_epoch must be a positive integer, got {steps_per_epoch!r}")
     if stop_return is not None and (not isinstance(stop_return, numbers.Real) or math.isnan(stop_return)):
         raise ValueError(f"stop_return must be a number or None, got {stop_return!r}")
@@ -205,7 +205,7 @@ def check_learning_rate_lasts(agent: Agent, steps: int) -> None:
     if float(schedule(done)) == 0 or float(schedule(int(last))) == 0:
         raise ValueError(
             f"the agent's learning rate is 0 before steps={left} more are over, for its schedule is that of its first "
-            f"{agent.steps} steps: pass fit_agent(env, agent, optimizer=...) with a learning rate of its own"
+            f"{agent.steps} steps: keep to the steps that it began with, or pass fit_agent(env, agent, optimizer=...)"
         )
 
 
