@@ -158,6 +158,7 @@ class OffPolicyEngine:
         self._episode_return: np.ndarray = np.zeros(environment.num_envs, np.float64)
         self._episode_length: np.ndarray = np.zeros(environment.num_envs, np.int32)
         self._steps_per_update = _steps_per_update(agent, environment.num_envs)
+        _check_workers_start_together(agent, environment.num_envs)
         self._names: list[str] = []
         observation = map_space(
             lambda leaf: tf.TensorSpec([environment.num_envs, *leaf.shape], tensor_dtype(leaf)),
@@ -323,6 +324,17 @@ class OffPolicyEngine:
 
 def _steps_per_update(agent: Agent, num_envs: int) -> int:
     return agent.algorithm.rollout_length * num_envs * agent.learner.num_workers
+
+
+def _check_workers_start_together(agent: Agent, num_envs: int) -> None:
+    """Who learns waits for all others to: each must have a batch by then, though every second step only resets."""
+    algorithm, workers = agent.algorithm, agent.learner.num_workers
+    least = 2 * workers * (algorithm.batch_size + num_envs * algorithm.n_step)
+    if workers > 1 and algorithm.learning_starts < least:
+        raise ValueError(
+            f"learning_starts must be at least {least} with {workers} workers, got {algorithm.learning_starts}: all "
+            "start to learn together, and each needs a batch of its own"
+        )
 
 
 def _draw_seed(rng: np.random.Generator) -> tf.Tensor:

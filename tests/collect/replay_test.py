@@ -250,7 +250,7 @@ def test_a_large_replay_says_what_it_takes(capsys, monkeypatch, tmp_path):
 
 def test_a_replay_that_cannot_fit_says_so_before_it_fills_the_machine():
     image = spaces.Box(0, 255, (3, 1000, 1000), np.uint8)
-    with pytest.raises(MemoryError, match=r"1,000,000 places takes 2\d{3}.\d GiB, and .* lower replay_size, or if .*stack=k"):
+    with pytest.raises(MemoryError, match=r"1,000,000 places takes 2\d{3}.\d GiB, and .* replay_size, or if .*stack=k"):
         Replay(image, 1, 1_000_000, sampler=UniformSampler(1_000_000))
 
 

@@ -40,12 +40,12 @@ ALGORITHMS: dict[str, Any] = {
 
 MEDIANS = {
     "CartPole-v1": {
-        "ppo": 1.3, "a2c": 1.3, "policy_gradient": 1.8, "reinforce": 0.1, "reinforce by episode": 2.5,
+        "ppo": 1.4, "a2c": 1.3, "policy_gradient": 1.8, "reinforce": 0.1, "reinforce by episode": 3.5,
         "cross_entropy": 0.1,
     },
     "Pendulum-v1": {
-        "ppo": 1.5, "a2c": 1.5, "policy_gradient": 10.0, "reinforce": 0.1, "reinforce by episode": 20.0,
-        "cross_entropy": 0.15,
+        "ppo": 1.3, "a2c": 1.5, "policy_gradient": 8.0, "reinforce": 0.25, "reinforce by episode": 12.0,
+        "cross_entropy": 0.3,
     },
 }  # fmt: skip
 """Of the gradient's norm in these trainings: as its bound they clip some updates and leave others alone."""
@@ -83,8 +83,8 @@ def train(env_id, name, in_graph, normalized, count, seed=0):
         algorithm = dataclasses.replace(algorithm, max_gradient_norm=bound)
     per_update = NUM_ENVS * (algorithm.rollout_length or WHOLE_EPISODES[env_id])
     return krl.fit_agent(
-        environment_of(env_id, in_graph), algorithm, steps=UPDATES * per_update, seed=seed, num_envs=NUM_ENVS, model=model,
-        optimizer=keras.optimizers.SGD(0.01 / bound), strategy=replicas(count), in_graph=in_graph,
+        environment_of(env_id, in_graph), algorithm, steps=UPDATES * per_update, seed=seed, num_envs=NUM_ENVS,
+        model=model, optimizer=keras.optimizers.SGD(0.01 / bound), strategy=replicas(count), in_graph=in_graph,
         jit_compile=False, verbose=0,
     )  # fmt: skip
 
@@ -92,12 +92,11 @@ def train(env_id, name, in_graph, normalized, count, seed=0):
 def assert_same_training(one, other, bound):
     assert one.steps == other.steps
     assert one.updates == other.updates >= UPDATES
-    # A pendulum doubles the last digit's rounding many times within an episode: the returns are compared coarsely.
-    assert one.episodes.episode_return == pytest.approx(other.episodes.episode_return, rel=1e-2)
+    assert one.episodes.episode_return == pytest.approx(other.episodes.episode_return, rel=1e-5)
     history, same_history = one.history.history, other.history.history
     assert min(history["gradient_norm"]) < bound < max(history["gradient_norm"])
     for name in ("loss", "gradient_norm"):
-        np.testing.assert_allclose(same_history[name], history[name], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(same_history[name], history[name], rtol=1e-4, atol=1e-6, err_msg=name)
     for variable, same in zip(one.model.variables, other.model.variables, strict=True):
         # Running statistics are in the units of observations and returns, and their rounding is that of the play.
         tolerance = 1e-5 if variable.trainable else 1e-4

@@ -1,5 +1,6 @@
 """Off-policy updates in both kinds of environment: what is stored, when learning starts, what a report says."""
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -252,6 +253,15 @@ def test_a_replay_that_can_never_hold_a_batch_is_refused(engine_of):
     algorithm = DQN(rollout_length=1, n_step=5, batch_size=16, learning_starts=16, replay_size=20)
     with pytest.raises(ValueError, match=r"replay_size=20 keeps at most 1[02] transitions .* fewer than a batch of 16"):
         engine_of(algorithm)
+
+
+def test_several_workers_must_wait_until_each_has_a_batch_for_sure():
+    environment = VectorAdapter(SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 2))
+    for learning_starts, enough in ((39, False), (40, True)):
+        agent = make_agent(environment, dataclasses.replace(SMALL, learning_starts=learning_starts))
+        agent.learner.num_workers = 2
+        with contextlib.nullcontext() if enough else pytest.raises(ValueError, match="at least 40 with 2 workers"):
+            OffPolicyEngine(agent, environment, False, None, False)
 
 
 def test_calls_of_many_updates_stop_where_learning_starts_and_are_those_of_as_many_calls():
