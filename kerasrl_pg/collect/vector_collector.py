@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.collect.episode_counter import EpisodeCounter
 from kerasrl_pg.collect.rollout_buffer import RolloutBuffer
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.spaces import map_observation
@@ -39,8 +40,7 @@ class VectorCollector:
         self._observation = environment.reset(seed=seed)
         self._resets = environment.resets
         self._buffer = RolloutBuffer(self._observation, rollout_length)
-        self._episode_return = np.zeros(environment.num_envs, np.float64)
-        self._episode_length = np.zeros(environment.num_envs, np.int32)
+        self._counter = EpisodeCounter(environment.num_envs)
         self.seconds = {"environment": 0.0, "acting": 0.0, "copying": 0.0}
         """Time spent so far, by what it was spent on."""
 
@@ -78,7 +78,7 @@ class VectorCollector:
         return self._with_following_values(rollout), episodes
 
     def _check_end(self, alive: np.ndarray) -> None:
-        if (self._episode_length[alive] >= LONGEST_EPISODE).any():
+        if (self._counter.episode_length[alive] >= LONGEST_EPISODE).any():
             raise RuntimeError(
                 f"an episode did not end within {LONGEST_EPISODE:,} steps, and whole episodes are collected: give the "
                 "environment a time limit, such as gymnasium.wrappers.TimeLimit"
@@ -87,8 +87,7 @@ class VectorCollector:
     def _begin_anew(self, seed: int | None = None) -> None:
         self._observation = self.environment.reset(seed=seed)
         self._resets = self.environment.resets
-        self._episode_return[:] = 0
-        self._episode_length[:] = 0
+        self._counter.begin_anew()
 
     def _step(self, seed: np.ndarray, alive: np.ndarray) -> tuple[Rollout, Episodes]:
         started = time.perf_counter()
@@ -104,9 +103,7 @@ class VectorCollector:
         self.seconds["environment"] += stepped - acted
         self.seconds["acting"] += acted - started + time.perf_counter() - stepped
 
-        ended = (step.terminated | step.truncated) & valid  # [N]
-        self._episode_return += np.where(valid, step.reward, 0.0)
-        self._episode_length += valid
+        end = self._counter.count(step, valid)
         row = Rollout(
             (),  # the observation is in the buffer
             action,
@@ -118,11 +115,8 @@ class VectorCollector:
             final_value,
             valid & alive,
         )
-        end = Episodes(ended & alive, self._episode_return.astype(np.float32), self._episode_length.copy())
-        self._episode_return[ended] = 0
-        self._episode_length[ended] = 0
         self._observation = step.observation
-        return row, end
+        return row, end._replace(ended=end.ended & alive)
 
     def _with_following_values(self, rollout: Rollout) -> Rollout:
         if self._value is None:

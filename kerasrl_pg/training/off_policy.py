@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
+from kerasrl_pg.collect.episode_counter import EpisodeCounter
 from kerasrl_pg.collect.graph_replay import GraphReplay, ReplayState
 from kerasrl_pg.collect.replay import Replay
 from kerasrl_pg.collect.replay_checks import check_room
@@ -155,8 +156,7 @@ class OffPolicyEngine:
         self._clip_reward = clip_reward
         self._stack = stack
         self._observation: Any = None
-        self._episode_return: np.ndarray = np.zeros(environment.num_envs, np.float64)
-        self._episode_length: np.ndarray = np.zeros(environment.num_envs, np.int32)
+        self._counter = EpisodeCounter(environment.num_envs)
         self._steps_per_update = _steps_per_update(agent, environment.num_envs)
         _check_workers_start_together(agent, environment.num_envs)
         self._names: list[str] = []
@@ -225,12 +225,7 @@ class OffPolicyEngine:
         stored = step._replace(reward=np.sign(step.reward)) if self._clip_reward else step
         self._replay.add(action, stored, valid)
         self._observation = step.observation
-        ended = (step.terminated | step.truncated) & valid  # [N]
-        self._episode_return += np.where(valid, step.reward, 0.0)
-        self._episode_length += valid
-        row = ended, self._episode_return.astype(np.float32), self._episode_length.copy(), valid
-        self._episode_return[ended] = 0
-        self._episode_length[ended] = 0
+        row = *self._counter.count(step, valid), valid
         seconds["acting"] += acted - started
         seconds["environment"] += stepped - acted
         seconds["storing"] += time.perf_counter() - stepped
@@ -317,8 +312,7 @@ class OffPolicyEngine:
     def _begin_anew(self, seed: int) -> None:
         self._observation = self.environment.reset(seed=seed)
         self._resets = self.environment.resets
-        self._episode_return[:] = 0
-        self._episode_length[:] = 0
+        self._counter.begin_anew()
         self._replay.start(self._observation)
 
 

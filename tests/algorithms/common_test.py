@@ -200,11 +200,16 @@ def test_the_gradient_norm_is_bounded_and_told_before_it_is(cls):
     np.testing.assert_allclose(bounded["gradient_norm"], free["gradient_norm"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ONE_STEP, ids=lambda algorithm: type(algorithm).__name__)
-def test_an_update_is_the_same_compiled(algorithm):
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [*ONE_STEP, PPO(rollout_length=8, epochs=2, num_minibatches=4)],
+    ids=[*(type(algorithm).__name__ for algorithm in ONE_STEP), "PPO of eight steps"],
+)
+def test_an_update_is_the_same_compiled(algorithm, jit_compile):
     logits, values, metrics = updated(algorithm, LOGITS, VALUES, random_rollout)
     learner = tabular_learner(LOGITS, VALUES)
-    compiled = tf.function(algorithm.update, autograph=False)
+    compiled = tf.function(algorithm.update, autograph=False, jit_compile=jit_compile)
     again = compiled(learner, random_rollout(learner), tf.constant([0, 1]))
     np.testing.assert_allclose(tables(learner)[0], logits, rtol=1e-5)
     np.testing.assert_allclose(tables(learner)[1], values, rtol=1e-5)

@@ -14,6 +14,8 @@ PLAIN = {
     "epochs": 1, "num_minibatches": 1, "normalize_advantage": False, "entropy_coef": 0.0, "max_gradient_norm": None,
 }  # fmt: skip
 """The surrogate alone, one step of it."""
+FOUR_STEPS = {**PLAIN, "rollout_length": 8, "epochs": 2, "num_minibatches": 2}
+"""In an update: a count of updates is no count of gradient steps."""
 
 
 def four_ratios(learner):
@@ -80,24 +82,24 @@ def test_minibatches_must_divide_the_rollout():
 
 
 def test_a_clip_schedule_is_read_at_the_number_of_gradient_steps():
-    schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 10, 0.0)
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 40, 0.0)
     learner = tabular_learner(LOGITS, VALUES, keras.optimizers.SGD(0.0))
     rollout = random_rollout(learner)
     moved = rollout._replace(log_prob=rollout.log_prob - np.log(1.15).astype(np.float32))  # every ratio is 1.15
-    algorithm = PPO(**PLAIN, clip_epsilon=schedule)
+    algorithm = PPO(**FOUR_STEPS, clip_epsilon=schedule)
 
     def clip_fraction():
         return float(algorithm.update(learner, moved, tf.constant([0, 0]))["clip_fraction"])
 
-    # ε falls from 0.2 to 0.14 within three steps, below what the ratios are away from 1.
+    # ε falls from 0.2 to 0.14 within three updates, below what the ratios are away from 1.
     assert [clip_fraction() for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_an_entropy_schedule_is_read_at_the_number_of_gradient_steps():
-    schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 10, 0.0)
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.2, 40, 0.0)
     learner = tabular_learner(LOGITS, VALUES, keras.optimizers.SGD(0.0))
     rollout = random_rollout(learner)
-    algorithm = PPO(**{**PLAIN, "entropy_coef": schedule})
+    algorithm = PPO(**{**FOUR_STEPS, "entropy_coef": schedule})
 
     def coefficient():
         metrics = algorithm.update(learner, rollout, tf.constant([0, 0]))
@@ -118,16 +120,18 @@ def test_a_target_kl_ends_the_update_early():
     assert tight["approx_kl"] > 0.5 * 1.5e-3  # the mean over both steps
 
 
-def learning_rate_after(kl: float, *, start: float, target: Any = 0.01, updates: int = 1) -> float:
+def learning_rate_after(
+    kl: float, *, start: float, target: Any = 0.01, updates: int = 1, settings: dict[str, Any] = PLAIN
+) -> float:
     """The learning rate after updates whose `approx_kl` is `kl`."""
     optimizer = keras.optimizers.SGD(start)
     learner = tabular_learner(np.zeros((1, 2)), [0.0], optimizer)
-    rollout = a_good_action(learner)
+    rollout = rollout_on(learner, [[0]] * 8, [[0]] * 8, [[0.0]] * 8)
     log_ratio = np.linspace(0, 5, 100_001)
     log_ratio = log_ratio[np.argmin(np.abs(np.expm1(log_ratio) - log_ratio - kl))]
     moved = rollout._replace(log_prob=rollout.log_prob - np.float32(log_ratio))
     for _ in range(updates):
-        PPO(**PLAIN, adaptive_kl=target).update(learner, moved, tf.constant([0, 0]))
+        PPO(**settings, adaptive_kl=target).update(learner, moved, tf.constant([0, 0]))
     return float(optimizer.learning_rate)
 
 
@@ -139,10 +143,10 @@ def test_an_adaptive_kl_moves_the_learning_rate_by_half(kl, factor):
 
 
 @pytest.mark.parametrize(("updates", "factor"), [(1, 1.5), (2, 1.0)])
-def test_an_adaptive_kl_may_fall(updates, factor):
+def test_an_adaptive_kl_is_read_at_the_number_of_gradient_steps(updates, factor):
     """0.0045 is less than half of 0.01, and more than twice 0.002."""
-    falling = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.01, 0.002])
-    rate = learning_rate_after(0.0045, start=1e-3, target=falling, updates=updates)
+    falling = keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.01, 0.002])
+    rate = learning_rate_after(0.0045, start=1e-3, target=falling, updates=updates, settings=FOUR_STEPS)
     assert rate == pytest.approx(1e-3 * factor, rel=1e-5)
 
 
