@@ -33,6 +33,8 @@ from both_sides import ZOO_CARTPOLE, Task, our_model, our_settings, sb3_environm
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPEATS = 3
+IDLE_LOAD = 0.3
+"""One-minute load average of a machine that does nothing else."""
 MOST_EXTRA_GRADIENT_STEPS = 0.06
 """Share by which our gradient steps may pass the peer's: Gymnasium's vector CartPole spends a step on each reset, which
 we do not count as experience, so the same number of environment steps takes us more updates."""
@@ -57,9 +59,9 @@ class Side:
     bfloat16: bool = False
     """Ours: compute in bfloat16 where the processor has it."""
     least_ratios: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Library of a peer: times the speed of its fastest side that is asked for."""
+    """Library of a peer, and the target: how many times the speed of its fastest side."""
     most_seconds: float | None = None
-    """Seconds that are asked for."""
+    """The target in seconds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short repeat; results go to results/quick")
     parser.add_argument("--only", choices=WORKLOADS, help="one workload")
+    parser.add_argument("--report", action="store_true", help="measure nothing: write compare.md from what is there")
     parser.add_argument("--sb3-python", default=sys.executable, help="interpreter that has Stable-Baselines3")
     parser.add_argument("--rejax-python", default=sys.executable, help="interpreter that has rejax")
     parser.add_argument("--measure", nargs=2, metavar=("SIDE", "SEED"), help=argparse.SUPPRESS)
@@ -191,12 +194,30 @@ def main() -> None:
         return
     folder = HERE / "results" / ("quick" if options.quick else "")
     folder.mkdir(parents=True, exist_ok=True)
-    load = os.getloadavg()[0]
+    if options.report:
+        write_report(folder)
+        return
+    load = os.getloadavg()[0] if options.quick else load_once_idle()
     pythons = {"ours": sys.executable, "sb3": options.sb3_python, "rejax": options.rejax_python}
     for name in [options.only] if options.only else WORKLOADS:
         result = compare(name, options.quick, pythons, load)
         (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
         print(section(result))
+    write_report(folder)
+
+
+def load_once_idle(most_minutes: int = 5) -> float:
+    """The load average, waited for until nothing else runs: what ran a minute ago still counts in it."""
+    for _ in range(most_minutes * 6):
+        if os.getloadavg()[0] <= IDLE_LOAD:
+            break
+        print(f"waiting for an idle machine: load {os.getloadavg()[0]:.2f}, {IDLE_LOAD:g} at most", flush=True)
+        time.sleep(10)
+    return os.getloadavg()[0]
+
+
+def write_report(folder: pathlib.Path) -> None:
+    """The tables of all workloads that have been measured."""
     stored = [json.loads((folder / f"{name}.json").read_text()) for name in WORKLOADS if has_result(folder, name)]
     (folder / "compare.md").write_text("# Beside other libraries\n\n" + "\n".join(section(one) for one in stored))
     print(f"written: {folder}/*.json, {folder}/compare.md")
@@ -474,11 +495,11 @@ def section(result: dict[str, Any]) -> str:
             f"## {result['name']}: {workload['title']}",
             *notes,
             table(
-                [*figures_head, "asked for", "greedy return: lowest"],
+                [*figures_head, "target", "greedy return: lowest"],
                 [figures(sides[side], done, measurements) for side, done in measurements.items()],
             ),
             "Steps/s and seconds are medians; × is the ratio of medians, with the lowest and highest ratio of a "
-            "repeat. What is asked for is judged against the faster side of a library.",
+            "repeat. A target is judged against the faster side of a library.",
             table(
                 [*work_head, "gradient steps", "precision"],
                 [work_row(sides[side], done[0]["work"]) for side, done in measurements.items()],
@@ -534,7 +555,7 @@ def figures(side: dict[str, Any], done: list[dict[str, Any]], measurements: dict
 
 
 def verdict(side: dict[str, Any], ratios: dict[str, float], seconds: float) -> str:
-    """What is asked of a side, and whether it was reached."""
+    """A side's target, and whether it was reached."""
     found = []
     for library, least in side["least_ratios"].items():
         reached = [ratio for peer, ratio in ratios.items() if PEERS[peer].library == library]

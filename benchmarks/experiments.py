@@ -29,14 +29,14 @@ LAB = {
 ENTROPY_COEFS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.5)
 ROUNDS = 15
 PRECISIONS = ("float32", "bfloat16")
-TEST_GAMES = "eval_return", "return of test games, actions drawn from the policy"
-GREEDY_GAMES = "eval_return", "return of greedy games"
+TEST_GAMES = "eval_return", "return of test episodes, actions sampled"
+GREEDY_GAMES = "eval_return", "return of greedy episodes"
 TRAINING_GAMES = "episode_return", "return of the last 100 training games"
 
 
 @app.command()
 def lab():
-    """10,000 steps on CartPole-v1; every 500, five games with actions drawn from the policy."""
+    """10,000 steps on CartPole-v1; every 500, five test episodes, their actions sampled."""
     import kerasrl_pg as krl
 
     def train():
@@ -49,7 +49,7 @@ def lab():
 
 @app.command()
 def entropy():
-    """Rounds of 100 episodes on CartPole-v1 and 10 test games each; a film of each weight's first seed."""
+    """Rounds of 100 episodes on CartPole-v1 and 10 test episodes each; a video of each weight's first seed."""
     from dataclasses import replace
 
     import kerasrl_pg as krl
@@ -82,7 +82,7 @@ def entropy():
 
 @app.command()
 def precision():
-    """The trunk in bfloat16 and in float32: PPO's preset on CartPole-v1, 20 greedy games every 10,000 steps."""
+    """The trunk in bfloat16 and in float32: PPO's preset on CartPole-v1, 20 greedy episodes every 10,000 steps."""
     import kerasrl_pg as krl
 
     def train():
@@ -192,7 +192,7 @@ def measure(
     result = {
         "experiment": name,
         "seconds": seconds,
-        "seconds_are": "of training, compilation included" if resumable else "in all, compilation and games included",
+        "seconds_are": "of training, compilation included" if resumable else "in all, compilation and tests included",
         "seeds": len(next(iter(runs.values())).runs),
         "meaning": meaning,
         "finals": finals,

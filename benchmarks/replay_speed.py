@@ -2,7 +2,7 @@
 
     python benchmarks/replay_speed.py             # about a minute on 2 idle cores, and 3 GiB of memory
 
-What is asked for: of 1,000,000 places at least 500,000 drawn and updated a second, 8 batches of 32 a call; and an `add`
+The target: of 1,000,000 places at least 500,000 drawn and updated a second, 8 batches of 32 a call; and an `add`
 of the replay in a graph that costs the same for 10,000 transitions as for 100,000, so that nothing copies the ring.
 """
 

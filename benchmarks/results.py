@@ -31,13 +31,13 @@ CHECKPOINTS = ROOT / "runs" / "results"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: a preset, its budget and what is asked of it."""
+    """One line of the table: a preset, its budget and its target."""
 
     preset: str
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     steps: int
     target: float
-    """What is asked for, of what the row is `judged_by`."""
+    """The target, of what the row is `judged_by`."""
     judged_by: str = "evaluation"
     """"evaluation"; "training": any 100 episodes in a row; "paths": the share of a grid's cells from which the greedy
     policy takes a shortest path; "rounds": epochs until a test of `test_episodes` passed `test_return`."""
@@ -216,7 +216,7 @@ def table_line(name: str, row: Row, results: list[dict]) -> str:
 
 
 def judgement(row: Row, results: list[dict]) -> tuple[str, str]:
-    """What is asked for, and of how many seeds it holds."""
+    """The target, and how many seeds reached it."""
     of = f"of {len(results)}"
     if row.judged_by == "rounds":
         rounds = np.array([result["rounds"] for result in results])
@@ -263,7 +263,7 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             f"* {agent['algorithm']['name']}: {listed(agent['algorithm']['settings'])}.",
             f"* Optimizer: {optimizer_line(agent['optimizer'])}.",
             *([f"* Protocol: {protocol}."] if protocol else []),
-            *([f"* The player: [film](results/{name}/player.mp4)."] if row.save_policy else []),
+            *([f"* The player: [video](results/{name}/player.mp4)."] if row.save_policy else []),
             f"* Machine: {versions}.",
             f"* Again: `{result['command']}`.",
             "",
