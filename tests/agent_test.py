@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
+from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
+from kerasrl_pg.models import actor_critic, mlp_trunk
 
 EPOCH = 20
 """Steps: two updates of two environments and five steps."""
@@ -49,9 +51,28 @@ def agent():
     return fit(3 * EPOCH, model=small_model())
 
 
+def fit_ppo(steps, **arguments):
+    """All that a training can go on wrongly from: running statistics, dropout, minibatches, schedules on the way."""
+
+    def normalizing(observation_space, action_space, seed):
+        trunk = mlp_trunk((8,), dropout=0.2, seed=seed)
+        more = {"normalize_observation": True, "normalize_value": True}
+        return actor_critic(observation_space, action_space, trunk=trunk, seed=seed, **more)
+
+    algorithm = krl.PPO(
+        rollout_length=10,
+        epochs=2,
+        num_minibatches=2,
+        clip_epsilon=PolynomialDecay(0.3, 20, 0.1),
+        entropy_coef=PolynomialDecay(0.1, 20, 0.0),
+    )
+    optimizer = keras.optimizers.Adam(PolynomialDecay(0.01, 30, 0.001))
+    return fit(steps, algorithm, model=normalizing, optimizer=optimizer, **arguments)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted():
-    return fit(6 * EPOCH, model=small_model())
+    return fit_ppo(6 * EPOCH)
 
 
 def test_one_observation_gives_an_action_and_a_batch_a_batch(agent):
@@ -133,11 +154,13 @@ def test_saved_and_loaded_an_agent_is_the_same(agent, tmp_path):
         np.testing.assert_array_equal(variable, expected)
 
 
-def test_saved_loaded_and_trained_further_equals_the_uninterrupted_training(agent, uninterrupted, tmp_path):
-    loaded = krl.load_agent(agent.save(tmp_path / "agent"))
+def test_saved_loaded_and_trained_further_equals_the_uninterrupted_training(uninterrupted, tmp_path):
+    loaded = krl.load_agent(fit_ppo(3 * EPOCH).save(tmp_path / "agent"))
     further = fit(3 * EPOCH, loaded)
     assert further is loaded
     assert_same_weights(further, uninterrupted)
+    for expected, variable in zip(uninterrupted.optimizer.variables, further.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(variable, expected)
     assert further.steps == uninterrupted.steps == 6 * EPOCH
     assert further.updates == uninterrupted.updates
     assert vars(further.episodes) == vars(uninterrupted.episodes)
@@ -148,12 +171,12 @@ def test_saved_loaded_and_trained_further_equals_the_uninterrupted_training(agen
 
 def test_a_checkpoint_is_gone_on_from_until_the_whole_budget(uninterrupted, tmp_path):
     path = tmp_path / "agent"
-    assert fit(4 * EPOCH, model=small_model(), checkpoint=path).steps == 4 * EPOCH
-    resumed = fit(6 * EPOCH, model=small_model(), checkpoint=path)  # the same script, started again
+    assert fit_ppo(4 * EPOCH, checkpoint=path).steps == 4 * EPOCH
+    resumed = fit_ppo(6 * EPOCH, checkpoint=path)  # the same script, started again
     assert_same_weights(resumed, uninterrupted)
     assert resumed.history.history["steps"] == uninterrupted.history.history["steps"]
     assert_same_weights(krl.load_agent(path), uninterrupted)
-    assert fit(6 * EPOCH, checkpoint=path).updates == uninterrupted.updates  # nothing is left to do
+    assert fit_ppo(6 * EPOCH, checkpoint=path).updates == uninterrupted.updates  # nothing is left to do
     assert [entry.name for entry in tmp_path.iterdir()] == ["agent"]
 
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
-from kerasrl_pg.models import actor_critic, default_model, mlp_trunk
+from kerasrl_pg.models import actor_critic, default_model, mlp_trunk, precision
 from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.presets import PRESETS
 
@@ -134,6 +134,15 @@ def test_mixed_precision_computes_the_trunk_in_bfloat16_and_the_heads_in_float32
     assert keras.config.dtype_policy().name == "float32"  # the user's own models stay as they were
 
 
+@pytest.mark.parametrize(("is_fast", "computed"), [(True, "bfloat16"), (False, "float32")])
+def test_automatic_precision_is_bfloat16_where_the_processor_is_fast_at_it(is_fast, computed, monkeypatch):
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda: is_fast)
+    agent = fit(mixed_precision="auto")
+    trunks = [layer for layer in agent.model.layers if isinstance(layer, keras.Sequential)]
+    assert {layer.compute_dtype for trunk in trunks for layer in trunk.layers} == {computed}
+    assert np.isfinite(agent.history.history["loss"]).all()
+
+
 # What comes back
 
 
@@ -149,13 +158,27 @@ def test_further_training_adds_steps_also_with_more_environments():
     assert agent.updates == 42
 
 
+class FirstWeights(keras.callbacks.Callback):
+    """What is learned, before it is."""
+
+    def on_train_begin(self, logs=None):
+        self.weights = [variable.numpy() for variable in self.model.trainable_variables]
+
+
 @pytest.mark.parametrize("algorithm", ["a2c", "cross_entropy", "policy_gradient", "ppo", "reinforce"])
 @pytest.mark.parametrize("in_graph", [True, False])
-def test_every_policy_gradient_learns_inside_the_graph_and_outside_it(algorithm, in_graph):
-    agent = krl.fit_agent("MountainCar-v0", algorithm, steps=400, num_envs=2, in_graph=in_graph, verbose=0)
+def test_every_policy_gradient_moves_its_weights_inside_the_graph_and_outside_it(algorithm, in_graph):
+    first = FirstWeights()
+    agent = fit("MountainCar-v0", algorithm, steps=400, in_graph=in_graph, jit_compile=in_graph, callbacks=[first])
     assert agent.steps >= 400
     assert np.isfinite(agent.history.history["policy_loss"]).all()
-    assert int(agent.learner.optimizer.iterations) > 0
+    pairs = list(zip(agent.model.trainable_variables, first.weights, strict=True))
+    assert all(np.isfinite(variable).all() for variable, _ in pairs)
+    moved = [variable.path for variable, before in pairs if (variable.numpy() != before).any()]
+    has_critic = algorithm not in ("cross_entropy", "reinforce")
+    assert "policy/kernel" in moved
+    assert ("value_head/kernel" in moved) == has_critic
+    assert len(moved) == (12 if has_critic else 6)  # kernels and biases of a trunk and a head, or of two
 
 
 def test_whole_episodes_overshoot_by_less_than_a_round_of_them():
@@ -210,6 +233,12 @@ def test_evaluations_during_training_are_on_the_gymnasium_original():
     assert set(history) == EVERY_LOG | CRITIC_LOG | {"eval_return", "eval_length"}
     assert len(history["eval_return"]) == 2
     assert history["eval_return"][-1] == agent.evaluate(episodes=3, seed=4).mean
+
+
+def test_evaluations_can_be_of_drawn_actions():
+    agent = fit(eval_episodes=3, eval_sample=True, seed=4)
+    drawn = agent.evaluate(episodes=3, seed=4, sample=True).mean
+    assert agent.history.history["eval_return"][-1] == drawn != agent.evaluate(episodes=3, seed=4).mean
 
 
 def test_evaluations_can_be_on_another_environment():

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.stats
+from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import A2C, DQN, Prioritized
@@ -83,6 +84,27 @@ def test_each_training_is_the_one_that_fit_agent_does_with_that_seed(algorithm, 
     for found, expected in zip(run.optimizer_variables, agent.optimizer.variables, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert any((a != b).any() for a, b in zip(runs.runs[0].weights, run.weights, strict=True))
+
+
+def test_each_seed_has_the_optimizer_asked_for_anew_and_stops_at_the_return():
+    more = {
+        "steps": 50_000,
+        "num_envs": 8,
+        "stop_return": 1.0,  # after 100 episodes, for every step pays 1
+        "optimizer": keras.optimizers.SGD(PolynomialDecay(0.02, 200, 0.001), momentum=0.9),
+    }
+    runs, agent = seeds_of(SHORT_A2C, **more), alone(SHORT_A2C, 3, **more)
+    steps = [run.history["steps"][-1] for run in runs.runs]
+    assert max(steps) < 5_000
+    assert steps[1] == agent.steps
+    run = runs.runs[1]
+    assert rows_of(run.episodes) == rows_of(agent.episodes)
+    assert len(run.episodes) >= 100
+    np.testing.assert_array_equal(run.history["learning_rate"], agent.history.history["learning_rate"])
+    for found, expected in zip(run.weights, agent.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for found, expected in zip(run.optimizer_variables, agent.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_vector_environment_is_used_by_one_seed_after_the_other():

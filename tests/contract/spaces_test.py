@@ -1,7 +1,8 @@
 """Every kind of observation and of action goes through training, acting, evaluation, saving and export.
 
-Each observation is paired with one action space and one algorithm, so that all of them occur. The environment is
-strict: an action that is not in its space is an error.
+Each observation is paired with one action space and one algorithm, so that all of them occur; quickly, there is one
+observation for each action space, and the kinds that are left are parts of one of them. The environment is strict: an
+action that is not in its space is an error.
 """
 
 import gymnasium
@@ -71,14 +72,25 @@ ALGORITHMS = [
     krl.Reinforce(),
 ]
 
-CASES = [
-    pytest.param(
-        observation_space,
-        list(ACTIONS.values())[index % len(ACTIONS)],
-        ALGORITHMS[index % len(ALGORITHMS)],
-        id=f"{name}-{list(ACTIONS)[index % len(ACTIONS)]}-{type(ALGORITHMS[index % len(ALGORITHMS)]).__name__}",
-    )
-    for index, (name, observation_space) in enumerate(OBSERVATIONS.items())
+PARTS = {
+    "matrix", "grey image", "channels first", "float image", "float64", "integers", "small unsigned", "unbounded",
+    "unbounded integers", "MultiDiscrete 2-D", "MultiBinary 2-D", "camera",
+}  # fmt: skip
+
+
+def cases(observations, marks=()):
+    for index, (name, observation_space) in enumerate(observations.items()):
+        action, algorithm = list(ACTIONS)[index % len(ACTIONS)], ALGORITHMS[index % len(ALGORITHMS)]
+        yield pytest.param(
+            observation_space, ACTIONS[action], algorithm, id=f"{name}-{action}-{type(algorithm).__name__}", marks=marks
+        )
+
+
+TOGETHER = spaces.Dict({name.replace(" ", "_"): OBSERVATIONS[name] for name in sorted(PARTS)})
+ALONE = {name: space for name, space in OBSERVATIONS.items() if name not in PARTS}
+QUICK = [
+    *cases({**ALONE, "all others": TOGETHER}),
+    *cases({name: OBSERVATIONS[name] for name in sorted(PARTS)}, marks=pytest.mark.slow),
 ]
 
 
@@ -125,7 +137,7 @@ def plain(observation):
     return tuple(map(plain, observation)) if isinstance(observation, tuple) else np.asarray(observation)
 
 
-@pytest.mark.parametrize(("observation_space", "action_space", "algorithm"), CASES)
+@pytest.mark.parametrize(("observation_space", "action_space", "algorithm"), QUICK)
 def test_every_space_is_trained_on_acted_in_saved_and_loaded(observation_space, action_space, algorithm, tmp_path):
     agent = train(observation_space, action_space, algorithm)
     assert agent.updates >= 2
@@ -151,7 +163,7 @@ def test_every_space_is_trained_on_acted_in_saved_and_loaded(observation_space, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("observation_space", "action_space", "algorithm"), CASES)
+@pytest.mark.parametrize(("observation_space", "action_space", "algorithm"), [*cases(OBSERVATIONS)])
 def test_every_space_is_exported(observation_space, action_space, algorithm, tmp_path):
     agent = train(observation_space, action_space, algorithm)
     policy = krl.load_policy(agent.export(tmp_path / "policy"))

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
 from kerasrl_pg.envs.make import make_env
@@ -141,6 +142,37 @@ def test_dropout_draws_the_same_masks_on_every_number_of_replicas_where_steps_ar
     one, other = train(0), train(2)
     for weight, same in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
         np.testing.assert_allclose(weight, same, rtol=1e-5, atol=1e-5)
+
+
+def test_a_training_under_a_strategy_goes_on_as_if_it_had_not_stopped(tmp_path):
+    """From a checkpoint and from a loaded agent, with its running statistics and in the middle of a schedule."""
+    strategy = replicas(2)
+    ppo = dataclasses.replace(ALGORITHMS["ppo"], clip_epsilon=PolynomialDecay(0.3, 40, 0.05))
+
+    def normalizing(observation_space, action_space, seed):
+        trunk = mlp_trunk((16,), seed=seed)
+        more = {"normalize_observation": True, "normalize_value": True}
+        return actor_critic(observation_space, action_space, trunk=trunk, seed=seed, **more)
+
+    def fit(steps, algorithm=ppo, **arguments):
+        return krl.fit_agent(
+            "CartPole-v1", algorithm, steps=steps, num_envs=NUM_ENVS, steps_per_epoch=32, strategy=strategy,
+            jit_compile=False, verbose=0, **arguments,
+        )  # fmt: skip
+
+    new = {"model": normalizing, "optimizer": keras.optimizers.Adam(0.01)}
+    whole, path = fit(192, **new), tmp_path / "agent"
+    fit(96, checkpoint=path, **new)
+    loaded = krl.load_agent(path, strategy=strategy)
+    for resumed in (fit(192, checkpoint=path, **new), fit(96, loaded)):
+        assert resumed.updates == whole.updates == 6
+        assert resumed.strategy is strategy
+        for variable, expected in zip(resumed.model.variables, whole.model.variables, strict=True):
+            np.testing.assert_array_equal(variable, expected, err_msg=variable.path)
+        for variable, expected in zip(resumed.optimizer.variables, whole.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(variable, expected, err_msg=variable.path)
+        for name in ("loss", "gradient_norm", "clip_fraction", "episode_return"):
+            np.testing.assert_array_equal(resumed.history.history[name], whole.history.history[name])
 
 
 def test_without_the_same_environments_the_weights_are_others():

@@ -20,6 +20,12 @@ ALGORITHMS = {
 }
 
 
+def quickly(chosen: str, of=ALGORITHMS):
+    """The name of one algorithm as a parameter, and those of the others in the slow tests."""
+    others = [pytest.param(name, marks=pytest.mark.slow) for name in of if name != chosen]
+    return pytest.mark.parametrize("name", [chosen, *others])
+
+
 def fit(env, algorithm, steps: int, learning_rate: float = 1e-2, **more) -> krl.Agent:
     # Without XLA: it would take longer to compile than these tasks take to learn.
     optimizer = keras.optimizers.Adam(learning_rate)
@@ -33,22 +39,22 @@ def test_every_algorithm_learns_to_do_what_it_sees(algorithm):
     assert agent.evaluate(episodes=32).returns.tolist() == [8.0] * 32
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
-def test_every_algorithm_learns_a_choice_of_several_parts(algorithm):
+@quickly("ppo")
+def test_every_algorithm_learns_a_choice_of_several_parts(name):
     # At 1e-2, of six seeds two of `policy_gradient` and one of `a2c` settle on a wrong part; at 3e-3 none does.
-    agent = fit(Identity(spaces.MultiDiscrete([2, 3])), algorithm, steps=40_000, learning_rate=3e-3)
+    agent = fit(Identity(spaces.MultiDiscrete([2, 3])), ALGORITHMS[name], steps=40_000, learning_rate=3e-3)
     every = [[i, j] for i in range(2) for j in range(3)]
     assert agent.act(np.array(every)).tolist() == every
 
 
-@pytest.mark.parametrize("name", ["reinforce", "ppo"])
+@quickly("ppo", of=["reinforce", "ppo"])
 def test_bits_are_learned_each_on_its_own(name):
     agent = fit(Identity(spaces.MultiBinary(3)), ALGORITHMS[name], steps=40_000)
     every = [[i, j, k] for i in range(2) for j in range(2) for k in range(2)]
     assert agent.act(np.array(every)).tolist() == every
 
 
-@pytest.mark.parametrize("name", ["a2c", "ppo"])
+@quickly("ppo", of=["a2c", "ppo"])
 def test_continuous_actions_come_close(name):
     # The best is 0; standing still in the middle earns -1/3 a step.
     task = Identity(spaces.Box(-1, 1, (2,)))
@@ -79,19 +85,26 @@ def learned_values(agent: krl.Agent) -> np.ndarray:
     return agent.policy(tf.range(Salary.length)).value.numpy()
 
 
-@pytest.mark.parametrize("terminates", [True, False], ids=["terminated", "truncated"])
-@pytest.mark.parametrize("algorithm", CRITICS.values(), ids=CRITICS)
-def test_a_time_limit_is_not_the_end_of_the_task(algorithm, terminates):
-    agent = fit(Salary(terminates), algorithm, steps=20_000)
-    np.testing.assert_allclose(learned_values(agent), true_values(terminates, discount=0.9), rtol=0.02)
+@pytest.mark.parametrize("name", CRITICS)
+def test_a_time_limit_is_not_the_end_of_the_task(name):
+    agent = fit(Salary(terminates=False), CRITICS[name], steps=20_000)
+    np.testing.assert_allclose(learned_values(agent), true_values(terminates=False, discount=0.9), rtol=0.02)
 
 
-@pytest.mark.parametrize("terminates", [True, False], ids=["terminated", "truncated"])
+@pytest.mark.parametrize(
+    "terminates", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["truncated", "terminated"]
+)
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_nor_is_it_in_gymnasium_whichever_way_it_resets(mode, terminates):
     env = SyncVectorEnv([lambda: GymnasiumSalary(terminates)] * 8, autoreset_mode=mode)
     agent = fit(env, CRITICS["ppo"], steps=10_000)
     np.testing.assert_allclose(learned_values(agent), true_values(terminates, discount=0.9), rtol=0.02)
+
+
+@quickly("ppo", of=CRITICS)
+def test_after_a_termination_there_is_nothing_more_to_be_had(name):
+    agent = fit(Salary(terminates=True), CRITICS[name], steps=20_000)
+    np.testing.assert_allclose(learned_values(agent), true_values(terminates=True, discount=0.9), rtol=0.02)
 
 
 def own_trunk() -> keras.Model:
@@ -104,7 +117,7 @@ def own_policy() -> keras.Model:
     return keras.Model(state, (keras.layers.Dense(4)(row), keras.layers.Dense(1)(row)))
 
 
-@pytest.mark.parametrize("make", [own_trunk, own_policy])
+@pytest.mark.parametrize("make", [pytest.param(own_trunk, marks=pytest.mark.slow), own_policy])
 def test_a_model_of_ones_own_learns_as_well(make):
     agent = fit(Identity(spaces.Discrete(4)), ALGORITHMS["ppo"], steps=20_000, model=make())
     assert agent.act(np.arange(4)).tolist() == [0, 1, 2, 3]

@@ -168,6 +168,28 @@ def test_n_step_returns_by_hand(variant):
     np.testing.assert_allclose(truncated[:, 0], [7.0, 11.0, 18.0, 24.0])
 
 
+def naive_n_step_returns(reward, terminated, truncated, next_value, discount, num_steps):
+    """Straight from the definition, step by step, up to the episode's end or the segment's."""
+    returns = np.zeros([T, N])
+    for t, n in np.ndindex(T, N):
+        for later in range(t, min(t + num_steps, T)):
+            returns[t, n] += discount ** (later - t) * reward[later, n]
+            if terminated[later, n] or truncated[later, n]:
+                break
+        if not terminated[later, n]:
+            returns[t, n] += discount ** (later - t + 1) * next_value[later, n]
+    return returns
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 5])
+def test_n_step_returns_equal_their_definition(variant, segment, num_steps):
+    reward, _, next_value, terminated, truncated = segment
+    inputs = reward, terminated, truncated, next_value
+    returns = variant(ops.n_step_returns)(*inputs, discount=DISCOUNT, num_steps=num_steps)
+    expected = naive_n_step_returns(*(x.numpy() for x in inputs), DISCOUNT, num_steps)
+    np.testing.assert_allclose(returns, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("num_steps", [T, T + 5])
 def test_n_step_returns_of_the_whole_segment_are_discounted_returns(variant, segment, num_steps):
     reward, _, next_value, terminated, truncated = segment

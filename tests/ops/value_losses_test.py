@@ -52,6 +52,14 @@ def test_clipped_value_loss_by_hand(variant, value, loss, gradient):
     np.testing.assert_allclose(gradients(clipped, tf.constant([value]))[0], [gradient])
 
 
+def test_clipped_value_loss_counts_by_weight_and_leaves_out_what_has_none(variant):
+    value, old, target = tf.constant([0.75, -1.0, 1e6]), tf.zeros([3]), tf.ones([3])
+    weight = tf.constant([2.0, 1.0, 0.0])
+    loss = variant(lambda value: ops.clipped_value_loss(value, old, target, clip_epsilon=0.5, weight=weight))
+    np.testing.assert_allclose(loss(value), (2 * 0.25 + 4.0) / 3, rtol=1e-6)
+    np.testing.assert_allclose(gradients(loss, value)[0], [0.0, -4.0 / 3, 0.0], rtol=1e-6)
+
+
 def test_clipped_value_loss_without_a_move_is_the_value_loss(variant):
     value, target = tf.constant([1.0, -2.0]), tf.constant([4.0, 2.0])
     clipped = variant(ops.clipped_value_loss)(value, value, target, clip_epsilon=0.2)
@@ -137,6 +145,8 @@ def test_a_stray_dimension_is_an_error_and_not_a_broadcast():
         ops.value_loss(flat, flat, scale=tf.ones([2]))
     with pytest.raises(ValueError, match=r"same shape.*old_value \(2, 1\)"):
         ops.clipped_value_loss(flat, stray, flat, clip_epsilon=0.2)
+    with pytest.raises(ValueError, match=r"same shape.*weight \(2, 1\)"):
+        ops.clipped_value_loss(flat, flat, flat, clip_epsilon=0.2, weight=stray)
     with pytest.raises(ValueError, match=r"same shape.*q_of_action \(2,\), target \(2, 1\)"):
         ops.td_error(Q, ACTION, stray)
     with pytest.raises(ValueError, match=r"action must have rank 1, got shape \(2, 1\)"):
