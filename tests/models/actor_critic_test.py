@@ -178,8 +178,17 @@ def test_the_dtype_policy_is_put_back_even_after_an_error():
     assert keras.config.dtype_policy().name == before
 
 
-@pytest.mark.parametrize("name", ["vector", "multi discrete", "small image", "stack of images", "dict", "tuple"])
-@pytest.mark.parametrize("action", ["discrete", "box"])
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        ("vector", "box"),
+        ("multi discrete", "discrete"),
+        ("small image", "box"),
+        ("stack of images", "discrete"),
+        ("dict", "box"),
+        ("tuple", "discrete"),
+    ],
+)
 def test_a_saved_model_answers_as_before(name, action, tmp_path):
     space = OBSERVATIONS[name]
     model = actor_critic(space, ACTIONS[action][0], normalize_observation=True, normalize_value=True)

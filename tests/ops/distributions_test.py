@@ -30,7 +30,8 @@ SPACES = {
 
 
 DISTRIBUTIONS = [
-    "discrete", "multi-discrete", "multi-discrete matrix", "multi-binary matrix", "box without dimensions", "box matrix",
+    "discrete", "multi-discrete", "multi-discrete matrix", "multi-binary matrix", "box without dimensions",
+    "box matrix",
 ]  # fmt: skip
 each_distribution = pytest.mark.parametrize("action_space", [SPACES[name] for name in DISTRIBUTIONS], ids=DISTRIBUTIONS)
 """A start, bounds and a type only matter on the way into the environment."""
