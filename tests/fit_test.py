@@ -279,7 +279,7 @@ def blank(**settings):
 REFUSED: dict[str, tuple[dict, type[Exception], str]] = {
     "an unknown id": (
         {"env": "CartPole-v9"}, ValueError, r"unknown environment 'CartPole-v9'; did you mean CartPole-v1"),
-    "an id like nothing": ({"env": "xyzzy"}, ValueError, "unknown environment 'xyzzy'; `kerasrl-pg list` shows"),
+    "an id like nothing": ({"env": "xyzzy"}, ValueError, "unknown environment 'xyzzy'; gymnasium.pprint_registry"),
     "no environment": ({"env": 3}, TypeError, "env must be an id, a Gymnasium environment .*, got 3"),
     "an unknown algorithm": (
         {"algorithm": "pppo"}, ValueError, r"unknown algorithm 'pppo'; did you mean ppo.* Known: a2c, cross_entropy"),
