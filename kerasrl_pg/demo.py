@@ -101,7 +101,7 @@ def _print_summary(
         "evaluation": f"{evaluation} of {played_on(agent.describe())}",
         "SavedModel": f"{np.mean(served):.1f} over {len(served)} episodes, in a process without kerasrl_pg",
         "learning curve": directory / "learning_curve.png",
-        "film": directory / "video.mp4",
+        "video": directory / "video.mp4",
         "policy to deploy": directory / "saved_model",
         "agent to go on with": directory / "agent",
     }

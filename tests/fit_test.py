@@ -169,7 +169,8 @@ class FirstWeights(keras.callbacks.Callback):
 @pytest.mark.parametrize("in_graph", [True, False])
 def test_every_policy_gradient_moves_its_weights_inside_the_graph_and_outside_it(algorithm, in_graph):
     first = FirstWeights()
-    agent = fit("MountainCar-v0", algorithm, steps=400, in_graph=in_graph, jit_compile=in_graph, callbacks=[first])
+    by_xla = in_graph or algorithm in ("a2c", "reinforce")  # one with rollouts of a fixed length, one of whole episodes
+    agent = fit("MountainCar-v0", algorithm, steps=400, in_graph=in_graph, jit_compile=by_xla, callbacks=[first])
     assert agent.steps >= 400
     assert np.isfinite(agent.history.history["policy_loss"]).all()
     pairs = list(zip(agent.model.trainable_variables, first.weights, strict=True))
