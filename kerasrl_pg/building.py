@@ -200,7 +200,7 @@ def check_learning_rate_lasts(agent: Agent, steps: int) -> None:
     left = steps - agent.steps
     if agent.steps == 0 or left <= 0 or not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return
-    done = int(agent.optimizer.iterations)
+    done = int(keras.ops.convert_to_numpy(agent.optimizer.iterations))
     last = done + 0.9 * done * left / agent.steps  # a schedule that ends with the training is no fault
     if float(schedule(done)) == 0 or float(schedule(int(last))) == 0:
         raise ValueError(

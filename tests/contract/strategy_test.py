@@ -160,7 +160,7 @@ def test_a_training_under_a_strategy_goes_on_as_if_it_had_not_stopped(tmp_path):
             jit_compile=False, verbose=0, **arguments,
         )  # fmt: skip
 
-    new = {"model": normalizing, "optimizer": keras.optimizers.Adam(0.01)}
+    new = {"model": normalizing, "optimizer": keras.optimizers.Adam(PolynomialDecay(0.01, 60, 0.001))}
     whole, path = fit(192, **new), tmp_path / "agent"
     fit(96, checkpoint=path, **new)
     loaded = krl.load_agent(path, strategy=strategy)
