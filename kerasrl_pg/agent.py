@@ -16,9 +16,10 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import export, ops, seeding
-from kerasrl_pg.envs.make import Environment, EnvLike, make_env
+from kerasrl_pg.envs.make import Environment, EnvLike, as_environment
+from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.evaluate import LONGEST_EPISODE, Evaluation, evaluate_policy, positive
+from kerasrl_pg.evaluate import Evaluation, evaluate_policy, positive
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.fusion import for_training
 from kerasrl_pg.models.q_network import QPolicy
@@ -96,8 +97,13 @@ class Agent:
 
     def move_to(self, environment: Environment) -> None:
         """Go on in `environment`; what was seen of one with another id, protocol or options is forgotten."""
-        before = task_of(self.describe())
+        before = self.describe()
         self.environment = environment
+        self.forget_another(before)
+
+    def forget_another(self, description: dict[str, Any]) -> None:
+        """Forget what was seen, if the `description` of who saw it names another environment than the present one."""
+        before = task_of(description)
         if before["environment"] is not None and before != task_of(self.describe()):
             self.forget_environment()
 
@@ -187,7 +193,7 @@ class Agent:
             ValueError: `episodes` is not positive, the spaces of `env` are not the agent's, or there is none.
             RuntimeError: an episode took more than `longest_episode` steps.
         """
-        made = self.environment if env is None else env if isinstance(env, Environment) else make_env(env)
+        made = self.environment if env is None else as_environment(env)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
         episodes = positive(episodes)

@@ -120,11 +120,6 @@ def environment_of(
     return made
 
 
-def as_environment(env: EnvLike | Environment) -> Environment:
-    """Of what an evaluation may be on, what the evaluation needs."""
-    return env if isinstance(env, Environment) else make_env(env, in_graph=False)
-
-
 def _check_preset(preset: Preset, env_id: str) -> None:
     if preset.env != env_id:
         name = next(name for name, each in PRESETS.items() if each is preset)

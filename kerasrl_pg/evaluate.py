@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrl_pg.envs.vector_adapter import VectorAdapter
-
-LONGEST_EPISODE = 100_000
-"""Steps. Without a time limit, a greedy policy that walks in circles would be evaluated for ever."""
+from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE, VectorAdapter
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ import tensorflow as tf
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.building import (
-    as_environment,
     check_callbacks,
     check_learning_rate_lasts,
     check_numbers,
@@ -25,7 +24,7 @@ from kerasrl_pg.building import (
     settings_of,
     updates_of_epoch,
 )
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, own_number
+from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, as_environment, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.learner import num_workers
 from kerasrl_pg.loading import load_agent
@@ -141,7 +140,7 @@ def fit_agent(
             check_learning_rate_lasts(agent, steps)
             agent.move_to(environment)
         else:
-            all_envs = training.num_envs * (num_workers(strategy) if strategy else 1)
+            all_envs = training.num_envs * num_workers(strategy)
             settings = settings_of(algorithm, algorithm_name, preset, steps, all_envs, callbacks)
             agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
         agent.num_envs = training.num_envs

@@ -25,8 +25,10 @@ Loss = Callable[[Any, Batch], tuple[tf.Tensor, Metrics]]
 """`loss(policy, batch) -> (scalar to minimise, metrics)`: means over the batch, weighted by `batch.weight`."""
 
 
-def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Processes that a strategy spreads over."""
+def num_workers(strategy: tf.distribute.Strategy | None) -> int:
+    """Processes that a strategy spreads over; 1 without one."""
+    if strategy is None:
+        return 1
     return strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
 
 
@@ -55,7 +57,7 @@ class Learner:
         self.optimizer = optimizer
         self.strategy = strategy
         self.num_replicas = strategy.num_replicas_in_sync if strategy else 1
-        self.num_workers = num_workers(strategy) if strategy else 1
+        self.num_workers = num_workers(strategy)
         self._local_replicas = self.num_replicas // self.num_workers
         self._normalized = _normalized_inputs(policy.model)
 

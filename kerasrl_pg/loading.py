@@ -13,8 +13,8 @@ import tensorflow as tf
 from kerasrl_pg import optimizers  # noqa: F401  Keras must know the optimizers that it loads
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.make import Environment, EnvLike, make_env, protocol_of
-from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, task_of, whole_agent
+from kerasrl_pg.envs.make import Environment, EnvLike, as_environment, make_env, protocol_of
+from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, whole_agent
 from kerasrl_pg.spaces import space_from_json
 
 
@@ -70,15 +70,14 @@ def load_agent(
             agent.q_learner.target.model.set_weights(numbered(arrays, "target"))
     if (directory / "replay.npz").is_file():
         agent.replay = StoredReplay(directory / "replay.npz")
-    if description["environment"] is not None and task_of(agent.describe()) != task_of(description):
-        agent.forget_environment()
+    agent.forget_another(description)
     return agent
 
 
 def _environment(env: EnvLike | Environment | None, description: dict[str, Any]) -> Environment | None:
     """What the user says, else what the description names."""
     if env is not None:
-        return env if isinstance(env, Environment) else make_env(env)
+        return as_environment(env)
     if description["environment"] is None:
         return None
     protocol_type = protocol_of(description["environment"])

@@ -64,15 +64,16 @@ def as_json(options: dict[str, Any]) -> dict[str, Any]:
         >>> as_json({"size": (3, 4), "walls": np.eye(2)})
         {'size': [3, 4], 'walls': [[1.0, 0.0], [0.0, 1.0]]}
     """
+    found = {}
     for name, value in options.items():
         try:
-            json.dumps(value, default=_array_as_list)
+            found[name] = json.loads(json.dumps(value, default=_array_as_list))
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"env_options are saved with the agent, and JSON cannot hold {name}={value!r}: "
                 "pass a function that makes the environment instead"
             ) from error
-    return json.loads(json.dumps(options, default=_array_as_list))
+    return found
 
 
 def _array_as_list(value: Any) -> Any:

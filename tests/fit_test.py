@@ -11,6 +11,7 @@ import kerasrl_pg as krl
 from kerasrl_pg.models import actor_critic, default_model, mlp_trunk, precision
 from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.presets import PRESETS
+from tests.training_aids import FirstWeights
 
 SHARES = {"environment_share", "acting_share", "learning_share"}
 EVERY_LOG = {
@@ -156,13 +157,6 @@ def test_further_training_adds_steps_also_with_more_environments():
     fit(algorithm=agent, steps=100, num_envs=10, steps_per_epoch=1000)
     assert agent.steps == 500  # two updates of 50, though those before were of 10
     assert agent.updates == 42
-
-
-class FirstWeights(keras.callbacks.Callback):
-    """What is learned, before it is."""
-
-    def on_train_begin(self, logs=None):
-        self.weights = [variable.numpy() for variable in self.model.trainable_variables]
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "cross_entropy", "policy_gradient", "ppo", "reinforce"])

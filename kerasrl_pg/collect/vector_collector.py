@@ -10,12 +10,9 @@ import tensorflow as tf
 
 from kerasrl_pg.collect.episode_counter import EpisodeCounter
 from kerasrl_pg.collect.rollout_buffer import RolloutBuffer
-from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE, VectorAdapter
 from kerasrl_pg.spaces import map_observation
 from kerasrl_pg.types import Episodes, Rollout
-
-LONGEST_EPISODE = 100_000
-"""Steps after which an episode is taken to have no end."""
 
 
 class VectorCollector:

@@ -110,6 +110,11 @@ def make_env(
     )
 
 
+def as_environment(env: EnvLike | Environment) -> Environment:
+    """What `make_env` returned already, as it is; anything else made by it."""
+    return env if isinstance(env, Environment) else make_env(env)
+
+
 def own_number(env: EnvLike) -> int | None:
     """How many environments an object is; None for what makes as many as it is asked for.
 

@@ -12,6 +12,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from kerasrl_pg.spaces import check_observation_space, map_observation, map_space, tensor_dtype
 from kerasrl_pg.types import Step
 
+LONGEST_EPISODE = 100_000
+"""Steps after which an episode is taken to have no end: without a time limit, a policy may walk in circles for ever."""
+
 
 class VectorAdapter:
     """Steps a Gymnasium vector environment, whatever its autoreset mode, and tells what each step really was.

@@ -14,6 +14,7 @@ import kerasrl_pg as krl
 from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
 from kerasrl_pg.models import actor_critic, dueling_q_network, mlp_trunk, q_network
 from tests.learning.tasks import Corridor, GymnasiumSalary, Salary, true_values
+from tests.training_aids import FirstWeights, replicas
 
 CARTPOLE = gymnasium.spec("CartPole-v1").make().unwrapped
 SPACES = CARTPOLE.observation_space, CARTPOLE.action_space
@@ -74,13 +75,6 @@ VARIANTS = {
 
 CONTAINED = {"dqn", "double", "prioritized", "n-step", "dueling by the maximum"}
 """Variants of which the others run every part: "all at once", and dueling by the mean."""
-
-
-class FirstWeights(keras.callbacks.Callback):
-    """What is learned, before it is."""
-
-    def on_train_begin(self, logs=None):
-        self.weights = [variable.numpy() for variable in self.model.trainable_variables]
 
 
 @pytest.mark.parametrize(
@@ -280,14 +274,6 @@ def test_the_optimal_action_values_are_found_exactly(algorithm):
 
 
 # Replicas
-
-
-def replicas(count):
-    """A strategy over `count` logical CPUs; none at all for 0."""
-    if count == 0:
-        return None
-    devices = [f"CPU:{index}" for index in range(count)]
-    return tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
 
 
 MEDIAN = 0.9

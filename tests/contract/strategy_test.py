@@ -18,13 +18,13 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
 from kerasrl_pg.envs.make import make_env
 from kerasrl_pg.envs.pendulum import Pendulum
 from kerasrl_pg.models import actor_critic, mlp_trunk
+from tests.training_aids import replicas
 
 UPDATES, NUM_ENVS = 20, 4
 WHOLE_EPISODES = {"CartPole-v1": 40, "Pendulum-v1": 25}
@@ -50,15 +50,6 @@ MEDIANS = {
     },
 }  # fmt: skip
 """Of the gradient's norm in these trainings: as its bound they clip some updates and leave others alone."""
-
-
-def replicas(count):
-    """A strategy over `count` logical CPUs; none at all for 0."""
-    if count == 0:
-        return None
-    devices = [f"CPU:{index}" for index in range(count)]
-    # Strategies of different sizes would confuse TensorFlow's collectives, which number themselves per process.
-    return tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
 
 
 def environment_of(env_id, in_graph):
