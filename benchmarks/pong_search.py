@@ -77,6 +77,7 @@ CANDIDATES = {
     "falling-entropy": Candidate(falling_entropy=True),
     "800k-falling-entropy": Candidate(steps=800_000, falling_entropy=True),
     "half-width": Candidate(width=0.5),
+    "half-width-falling-entropy": Candidate(width=0.5, falling_entropy=True),
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(entropy_coef=0.01, crop=FIELD, size=60),
     "2-epochs": Candidate(epochs=2),

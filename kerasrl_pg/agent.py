@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import export, ops, seeding
+from kerasrl_pg.direct_calls import called_directly
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE
 from kerasrl_pg.episode_log import EpisodeLog
@@ -151,7 +153,7 @@ class Agent:
             if seed is None:
                 self._acts += 1
             base, number = (self._seed, self._acts) if seed is None else (seeding.make_seed(seed), 0)
-            action = self._sampled(batch, base, tf.constant(number)).numpy()
+            action = self._sampled(batch, seeding.fold_in(base, number)).numpy()
         else:
             action = self._greedy(batch).numpy()
         return action[0] if is_single else action
@@ -198,13 +200,12 @@ class Agent:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
         episodes = positive(episodes)
         environment = made.make_evaluation(episodes)
-        base, draws = seeding.make_seed(seed), itertools.count()
-        # The trace itself: half the time of finding it anew at every step.
-        chosen = (self._sampled if sample else self._greedy).get_concrete_function()
+        draws = _seeds(seeding.make_seed(seed))
+        chosen = called_directly((self._sampled if sample else self._greedy).get_concrete_function())
 
         def act(observation):
             observation = map_observation(tf.constant, observation)
-            draw = (base, tf.constant(next(draws))) if sample else ()
+            draw = (tf.constant(next(draws)),) if sample else ()
             return chosen(observation, *draw).numpy()
 
         try:
@@ -292,11 +293,8 @@ class Agent:
             action = self.policy(observation).distribution.mode()
             return ops.to_environment(self.action_space, action)
 
-        @tf.function(
-            input_signature=[specs, tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False
-        )
-        def sampled(observation, seed, number):
-            seed = seeding.fold_in(seed, number)
+        @tf.function(input_signature=[specs, tf.TensorSpec([2], tf.int32)], autograph=False)
+        def sampled(observation, seed):
             action = ops.sample(self.action_space, self.policy(observation).distribution, seed)
             return ops.to_environment(self.action_space, action)
 
@@ -347,6 +345,12 @@ class Agent:
             episode_length=self.episodes.episode_length,
             **state,
         )
+
+
+def _seeds(seed: tf.Tensor) -> Iterator[np.ndarray]:
+    """The seeds [2] number 0, 1, ... under `seed`, by the thousand: NumPy hashes them as fast as a graph hashes one."""
+    for first in itertools.count(0, 1000):
+        yield from seeding.fold_in(seed, tf.range(first, first + 1000)).numpy()
 
 
 def scope(strategy: tf.distribute.Strategy | None) -> Any:

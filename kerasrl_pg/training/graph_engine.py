@@ -212,22 +212,6 @@ def uses_xla(model: keras.Model) -> bool:
     return only_products or bool(tf.config.list_logical_devices("GPU"))
 
 
-def compiled(function: Callable, *specs: Any, jit_compile: bool) -> Callable:
-    """`function` as its one trace, called without the binding of arguments, which takes as long as a small network.
-
-    What is called must be tensors in the order and of the types of `specs`.
-    """
-    concrete = tf.function(function, autograph=False, jit_compile=jit_compile).get_concrete_function(*specs)
-    structure = concrete.structured_outputs
-    is_tuple = type(structure) is tuple and not any(map(tf.nest.is_nested, structure))
-
-    def call(*arguments):
-        outputs = concrete.inference_fn.call_flat(*tf.nest.flatten(arguments), *concrete.captured_inputs)
-        return tuple(outputs) if is_tuple else tf.nest.pack_sequence_as(structure, outputs)  # packing takes 25 µs
-
-    return call
-
-
 def _in_background(function: Callable[[], Any]) -> Future:
     """While the main thread compiles the whole program: XLA leaves a second core idle for most of that."""
     pool = ThreadPoolExecutor(max_workers=1)

@@ -18,10 +18,11 @@ from kerasrl_pg.collect.replay_checks import check_room
 from kerasrl_pg.collect.samplers import PrioritizedSampler, UniformSampler
 from kerasrl_pg.collect.shared_memory import shared_tensor
 from kerasrl_pg.collect.tensor_collector import Carry
+from kerasrl_pg.direct_calls import compiled
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.spaces import map_observation, map_space, tensor_dtype
-from kerasrl_pg.training.graph_engine import SEED, Report, compiled
+from kerasrl_pg.training.graph_engine import SEED, Report
 from kerasrl_pg.types import Episodes, Metrics, TensorEnv, Transitions
 
 
