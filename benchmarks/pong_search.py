@@ -2,6 +2,7 @@
 
     python benchmarks/pong_search.py run half-width            # one candidate, seed 100
     python benchmarks/pong_search.py run half-width --seed 101
+    python benchmarks/pong_search.py preset                    # takes over what results.py trained
     python benchmarks/pong_search.py report                    # benchmarks/results/pong_search.md
 
 A candidate trains until the mean of its last 100 games passes 20, or its steps are over. The search uses seeds from
@@ -12,6 +13,7 @@ checkpoint.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -125,22 +127,63 @@ def run(
         checkpoint=CHECKPOINTS / f"{name}-{seed}",
         verbose=2,
     )
-    history = agent.history.history
-    result = {
-        "candidate": dataclasses.asdict(candidate),
-        "seed": seed,
-        "steps": agent.steps,
-        "steps_to_target": agent.episodes.solved_at(TARGET),
-        "steps_to_18": agent.episodes.solved_at(18.0),
-        "last_100": agent.episodes.mean_return(),
+    result = result_of(candidate, seed, agent.steps, agent.episodes, agent.history.history["steps_per_second"]) | {
         "greedy": agent.evaluate(episodes=32, seed=seed + 1000).mean,
-        "training_seconds": seconds_of(history),
-        "steps_per_second": float(np.median(history["steps_per_second"])),
+        "training_seconds": seconds_of(agent.history.history),
         "parameters": agent.model.count_params(),
         "load_before": load,
     }
+    write(name, result)
+
+
+@app.command()
+def preset():
+    """Write what `results.py run pong-fast` reached, as the candidate `preset`."""
+    from gymnasium.spaces import Box, Discrete
+
+    from kerasrl_pg.episode_log import EpisodeLog
+    from kerasrl_pg.saving import settings_to_json
+
+    candidate = CANDIDATES["preset"]
+    algorithm, _ = settings_of(candidate)
+    frames = Box(0, 255, (candidate.stack, candidate.size, candidate.size), np.uint8)
+    parameters = network_of(candidate)(frames, Discrete(6), seed=0).count_params()
+    folder = HERE.parent / "docs" / "results" / "pong-fast"
+    for path in sorted(folder.glob("seed-?.json")):
+        trained = json.loads(path.read_text())
+        settings = trained["agent"]["algorithm"]["settings"]
+        if settings != settings_to_json(algorithm):
+            raise typer.BadParameter(f"{path} was trained with other settings than this candidate's: {settings}")
+        with open(folder / f"{path.stem}-history.csv") as file:
+            speeds = [float(row["steps_per_second"]) for row in csv.DictReader(file)]
+        episodes = EpisodeLog.from_csv(folder / f"{path.stem}-episodes.csv")
+        steps = trained["agent"]["steps"]
+        result = result_of(candidate, trained["seed"], steps, episodes, speeds) | {
+            "greedy": trained["evaluation"]["mean"],
+            "training_seconds": trained["training_seconds"],
+            "parameters": parameters,
+            "load_before": None,
+        }
+        write("preset", result)
+
+
+def result_of(candidate: Candidate, seed: int, steps: int, episodes: Any, steps_per_second: Any) -> dict[str, Any]:
+    """What a training reached, by its episodes."""
+    return {
+        "candidate": dataclasses.asdict(candidate),
+        "seed": seed,
+        "steps": steps,
+        "steps_to_target": episodes.solved_at(TARGET),
+        "steps_to_18": episodes.solved_at(18.0),
+        "last_100": episodes.mean_return(),
+        "steps_per_second": float(np.median(steps_per_second)),
+    }
+
+
+def write(name: str, result: dict[str, Any]) -> None:
+    """Keep one training's result, for the table."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}-{seed}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / f"{name}-{result['seed']}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def settings_of(candidate: Candidate):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import ops
-from kerasrl_pg.export import export_policy
+from kerasrl_pg.export import _is_tie, export_policy
 from kerasrl_pg.exported_policy import load_policy, named_leaves
 from kerasrl_pg.models import PolicyModel, actor_critic
 
@@ -327,6 +327,20 @@ def test_an_export_that_acts_otherwise_is_given_up_and_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match=r"given up: its '.*' differs from the policy's"):
         export(PolicyModel(model, VECTOR, spaces.Discrete(3)), tmp_path / "policy")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("action_space", "probabilities", "tie"),
+    [
+        (spaces.Discrete(3), [[0.5, 0.3, 0.2], [0.4, 0.4, 0.2], [0.2, 0.41, 0.39]], [False, True, False]),
+        (spaces.Discrete(1), [[1.0]], [False]),
+        (spaces.MultiDiscrete([2, 2]), [[[0.5, 0.5], [0.9, 0.1]]], [[True, False]]),
+        (spaces.MultiBinary(3), [[0.5, 0.51, 0.99]], [[True, False, False]]),
+    ],
+)
+def test_another_action_is_let_through_only_where_two_are_equally_probable(action_space, probabilities, tie):
+    """The control: rounding may choose either of two best actions, and never the second best."""
+    assert _is_tie(action_space, {"probabilities": np.array(probabilities)}).tolist() == tie
 
 
 def test_what_a_format_cannot_hold_is_refused_and_leaves_nothing(tmp_path):
