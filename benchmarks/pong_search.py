@@ -49,6 +49,8 @@ class Candidate:
     entropy_coef: float = 0.02
     falling_entropy: bool = False
     """`entropy_coef` falls linearly to 0 as well."""
+    entropy_held: float | None = None
+    """`entropy_coef` stays for this share of the steps, then it falls to 0 along a cosine."""
     learning_rate: float = 1e-3
     """At the start; it falls linearly to 0, unless `adaptive_kl` moves it."""
     adaptive_kl: float | None = None
@@ -79,7 +81,7 @@ CANDIDATES = {
     "falling-entropy": Candidate(falling_entropy=True),
     "800k-falling-entropy": Candidate(steps=800_000, falling_entropy=True),
     "half-width": Candidate(width=0.5),
-    "half-width-falling-entropy": Candidate(width=0.5, falling_entropy=True),
+    "half-width-late": Candidate(width=0.5, entropy_held=0.7),
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(entropy_coef=0.01, crop=FIELD, size=60),
     "2-epochs": Candidate(epochs=2),
@@ -188,6 +190,8 @@ def write(name: str, result: dict[str, Any]) -> None:
 
 def settings_of(candidate: Candidate):
     """The candidate's algorithm and optimizer."""
+    import keras
+
     import kerasrl_pg as krl
     from kerasrl_pg.presets import linear_to_zero
     from kerasrl_pg.settings import fused_adam
@@ -206,6 +210,13 @@ def settings_of(candidate: Candidate):
     if candidate.falling_entropy:
         falling = linear_to_zero(candidate.entropy_coef, candidate.steps, candidate.num_envs, algorithm)
         algorithm = dataclasses.replace(algorithm, entropy_coef=falling)
+    if candidate.entropy_held is not None:
+        gradient_steps = linear_to_zero(1.0, candidate.steps, candidate.num_envs, algorithm).decay_steps
+        held = round(candidate.entropy_held * gradient_steps)
+        late = keras.optimizers.schedules.CosineDecay(
+            candidate.entropy_coef, gradient_steps - held, warmup_target=candidate.entropy_coef, warmup_steps=held
+        )
+        algorithm = dataclasses.replace(algorithm, entropy_coef=late)
     if candidate.falling_kl:
         falling = linear_to_zero(candidate.adaptive_kl, candidate.steps, candidate.num_envs, algorithm)
         algorithm = dataclasses.replace(algorithm, adaptive_kl=falling)

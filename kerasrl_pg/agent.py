@@ -21,7 +21,8 @@ from kerasrl_pg.direct_calls import called_directly
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.evaluate import Evaluation, evaluate_policy, positive
+from kerasrl_pg.evaluate import Evaluation, evaluate_policy
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.fusion import for_training
 from kerasrl_pg.models.q_network import QPolicy
@@ -105,8 +106,7 @@ class Agent:
 
     def forget_another(self, description: dict[str, Any]) -> None:
         """Forget what was seen, if the `description` of who saw it names another environment than the present one."""
-        before = task_of(description)
-        if before["environment"] is not None and before != task_of(self.describe()):
+        if task_of(description) != task_of(self.describe()):
             self.forget_environment()
 
     def environment_seed(self) -> int:
@@ -198,7 +198,7 @@ class Agent:
         made = self.environment if env is None else as_environment(env)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
-        episodes = positive(episodes)
+        episodes = as_integer("episodes", episodes)
         environment = made.make_evaluation(episodes)
         draws = _seeds(seeding.make_seed(seed))
         chosen = called_directly((self._sampled if sample else self._greedy).get_concrete_function())
@@ -316,10 +316,12 @@ class Agent:
                 lambda *rows: np.concatenate(rows), *[as_batch(self.observation_space, s)[0] for s in samples]
             )
         environment = self.environment.make_evaluation(8)
-        observation = environment.reset(seed=self.seed)
-        for _ in range(4):
-            observation = environment.step(self._greedy(observation).numpy())[0].observation
-        environment.close()
+        try:
+            observation = environment.reset(seed=self.seed)
+            for _ in range(4):
+                observation = environment.step(self._greedy(observation).numpy())[0].observation
+        finally:
+            environment.close()
         return observation
 
     def _write(self, directory: pathlib.Path) -> None:

@@ -15,8 +15,9 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number
+from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
 from kerasrl_pg.models.precision import mixed_precision_policy
 from kerasrl_pg.models.q_network import q_network
@@ -44,12 +45,12 @@ def check_numbers(
     verbose: int,
 ) -> None:
     """Raise ValueError for a number that is out of its range."""
-    named = [("steps", steps, 1), *(("seed", seed, 0) for seed in seeds), ("eval_episodes", eval_episodes, 0)]
-    for name, value, least in named:
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    if steps_per_epoch is not None and (not isinstance(steps_per_epoch, numbers.Integral) or steps_per_epoch < 1):
-        raise ValueError(f"steps_per_epoch must be a positive integer, got {steps_per_epoch!r}")
+    as_integer("steps", steps)
+    for seed in seeds:
+        as_integer("seed", seed, least=0)
+    as_integer("eval_episodes", eval_episodes, least=0)
+    if steps_per_epoch is not None:
+        as_integer("steps_per_epoch", steps_per_epoch)
     if stop_return is not None and (not isinstance(stop_return, numbers.Real) or math.isnan(stop_return)):
         raise ValueError(f"stop_return must be a number or None, got {stop_return!r}")
     if verbose not in (0, 1, 2):
@@ -120,6 +121,16 @@ def environment_of(
     return made
 
 
+def presentation_of(
+    agent: Agent, env: EnvLike, protocol: Protocol | None, env_options: Mapping[str, Any] | None
+) -> tuple[Protocol | None, Mapping[str, Any] | None]:
+    """The protocol and the options of the agent's own environment, if `env` is its id and nothing else is asked for."""
+    own = agent.environment
+    if own is None or not isinstance(env, str) or env != own.id:
+        return protocol, env_options
+    return protocol or protocol_from(env, own.protocol), {**own.options, **(env_options or {})}
+
+
 def _check_preset(preset: Preset, env_id: str) -> None:
     if preset.env != env_id:
         name = next(name for name, each in PRESETS.items() if each is preset)
@@ -186,18 +197,18 @@ def fresh_optimizer(
     return fresh
 
 
-def check_learning_rate_lasts(agent: Agent, steps: int) -> None:
-    """Refuse to go on from an agent whose schedule leaves it a learning rate of 0 before `steps` are over.
+def check_learning_rate_lasts(agent: Agent, steps: int, *, resumed: bool) -> None:
+    """Refuse to go on from an agent whose schedule leaves it a learning rate of 0 well before `steps` are over.
 
-    How many gradient steps there will be is judged by those so far.
+    That is: for a tenth of what it is asked for, all `steps` if it is `resumed` from a checkpoint. How many gradient
+    steps there will be is judged by those so far, but for whole episodes, of which the first ones are short.
     """
     schedule = agent.optimizer._learning_rate
-    left = steps - agent.steps
-    if agent.steps == 0 or left <= 0 or not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+    done, left = int(keras.ops.convert_to_numpy(agent.optimizer.iterations)), steps - agent.steps
+    if done == 0 or left <= 0 or not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return
-    done = int(keras.ops.convert_to_numpy(agent.optimizer.iterations))
-    last = done + 0.9 * done * left / agent.steps  # a schedule that ends with the training is no fault
-    if float(schedule(done)) == 0 or float(schedule(int(last))) == 0:
+    begin, end = 0 if resumed else done, done if agent.algorithm.rollout_length is None else done * steps / agent.steps
+    if float(schedule(int(begin + 0.9 * (end - begin)))) == 0:
         raise ValueError(
             f"the agent's learning rate is 0 before steps={left} more are over, for its schedule is that of its first "
             f"{agent.steps} steps: keep to the steps that it began with, or pass fit_agent(env, agent, optimizer=...)"
@@ -288,8 +299,10 @@ def evaluation(
     if not episodes:
         return None
     probe = environment.make_evaluation(1)
-    agent.check_spaces(probe)
-    probe.close()
+    try:
+        agent.check_spaces(probe)
+    finally:
+        probe.close()
 
     def evaluate() -> dict[str, float]:
         result = agent.evaluate(episodes=episodes, seed=seed, env=environment, sample=sample)

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["evaluate", "no/such/directory"])
         2
     """
-    # The films are drawn off screen; without a desktop SDL would complain about it.
+    # Videos are drawn off screen; without a desktop SDL would complain about it.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -143,7 +143,7 @@ def evaluate(
 @app.command()
 def play(
     agent_dir: AgentDirectory,
-    video: Annotated[pathlib.Path, typer.Option(help="File for the film: .mp4 or .gif.")],
+    video: Annotated[pathlib.Path, typer.Option(help="File for the video: .mp4 or .gif.")],
     episodes: Annotated[int, typer.Option(help="How many to play.")] = 1,
     seed: Seed = 0,
 ) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE, VectorAdapter
+from kerasrl_pg.integers import as_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def evaluate_policy(
         ValueError: `episodes` is not a positive integer.
         RuntimeError: an episode took more than `longest_episode` steps.
     """
-    episodes = positive(episodes)
+    episodes = as_integer("episodes", episodes)
     num_envs = environment.num_envs
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)  # [N]
     played = np.zeros(num_envs, int)
@@ -79,18 +79,3 @@ def evaluate_policy(
         observation = step.observation
     flat_returns, flat_lengths = np.concatenate(returns), np.concatenate(lengths).astype(int)
     return Evaluation(float(flat_returns.mean()), float(flat_returns.std()), flat_returns, flat_lengths)
-
-
-def positive(episodes: int) -> int:
-    """A number of episodes, NumPy's or Python's, as Python's.
-
-    Raises:
-        ValueError: it is not positive, or no integer.
-
-    Example:
-        >>> positive(np.int64(3))
-        3
-    """
-    if not isinstance(episodes, numbers.Integral) or isinstance(episodes, bool) or episodes < 1:
-        raise ValueError(f"episodes must be a positive integer, got {episodes!r}")
-    return int(episodes)

@@ -16,8 +16,8 @@ action:
 | output | of | |
 |---|---|---|
 | `action` | all | [B, *action] in the environment's units and within its bounds |
-| `value` | models with a value | [B] V(observation) |
-| `action_values` | models of them | [B, A] Q(observation, ·), the first of action `start`; `value` is the largest |
+| `value` | algorithms that learn values | [B] V(observation) |
+| `action_values` | DQN, NFQ | [B, A] Q(observation, ·), the first of action `start`; `value` is the largest |
 | `probabilities` | Discrete | [B, A], the first of action `start` |
 | | MultiDiscrete | [B, *choices, largest number of actions], 0 for those that a choice does not have |
 | | MultiBinary | [B, *bits], of a 1 |

@@ -21,6 +21,7 @@ from kerasrl_pg.building import (
     fresh_optimizer,
     make_engine,
     new_agent,
+    presentation_of,
     settings_of,
     updates_of_epoch,
 )
@@ -69,7 +70,8 @@ def fit_agent(
         steps: environment steps, all environments together. Training ends after the update that reaches it. Of an
             `Agent` that is trained further: so many more.
         seed: of weights, environments, actions and minibatches. The same seed gives the same agent on the same machine;
-            a `model` of your own has the weights that its own initializers give it.
+            a `model` of your own has the weights that its own initializers give it. An `Agent`, or a checkpoint's,
+            keeps its own seed: there it is that of evaluations only.
         num_envs: environments side by side; None for the number of the preset, or of the agent that is trained further,
             or 8.
         model: a Keras model with the outputs that the algorithm learns from (policy and value, or action values), or
@@ -94,9 +96,10 @@ def fit_agent(
         steps_per_epoch: environment steps of a reporting interval; None for about a hundredth of `steps`.
         in_graph: False steps the Gymnasium environment even if it has a twin.
         jit_compile: compile with XLA; None where it pays.
-        protocol: how a game is presented: an `AtariProtocol` or a `DoomProtocol`.
-        env_options: keyword arguments with which an id is made, as `gymnasium.make` takes them; those of a preset stay
-            where they are not named.
+        protocol: how a game is presented: an `AtariProtocol` or a `DoomProtocol`; None for that of the preset, of an
+            `Agent` that goes on with its own id, or the default.
+        env_options: keyword arguments with which an id is made, as `gymnasium.make` takes them; those of a preset, or
+            of an `Agent` that goes on with its own id, stay where they are not named.
         verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
 
     Returns:
@@ -106,6 +109,8 @@ def fit_agent(
         ValueError: an argument out of its range, an unknown id or name (with the closest ones), a model whose outputs
             do not fit, an agent whose learning rate is 0 before the training's end, for its schedule is over.
         TypeError: an argument of the wrong kind, or a space that is not supported.
+        FileExistsError: `checkpoint` is there, and is no saved agent.
+        MemoryError: the rollouts or the replay would not fit.
         RuntimeError: the environment raised in a step; its exception is the cause.
 
     Example:
@@ -125,6 +130,7 @@ def fit_agent(
         steps += algorithm.steps
         if num_envs is None and own_number(env) is None:
             num_envs = algorithm.num_envs
+        protocol, env_options = presentation_of(algorithm, env, protocol, env_options)
     environment = environment_of(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
@@ -133,19 +139,21 @@ def fit_agent(
     try:
         _check_strategy(strategy, training.num_envs, stop_return)
         agent = _resumed(checkpoint, algorithm, algorithm_name, environment, strategy)
-        if agent is not None:
-            agent.check_spaces(training)
-            if agent is algorithm and optimizer is not None:
-                agent.replace_optimizer(fresh_optimizer(optimizer, agent.model, strategy))
-            check_learning_rate_lasts(agent, steps)
-            agent.move_to(environment)
-        else:
+        if agent is None:
             all_envs = training.num_envs * num_workers(strategy)
             settings = settings_of(algorithm, algorithm_name, preset, steps, all_envs, callbacks)
             agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
-        agent.num_envs = training.num_envs
+        else:
+            agent.check_spaces(training)
+            if agent is not algorithm or optimizer is None:
+                check_learning_rate_lasts(agent, steps, resumed=agent is not algorithm)
+        after_epoch = evaluation(agent, eval_made, episodes=eval_episodes, seed=seed, sample=eval_sample)
+        if agent is algorithm and optimizer is not None:
+            agent.replace_optimizer(fresh_optimizer(optimizer, agent.model, strategy))
+        agent.move_to(environment)
         updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
         engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
+        agent.num_envs = training.num_envs
         reporters: list[keras.callbacks.Callback] = []
         if verbose:
             reporters.append(Progress(agent, steps, verbose))
@@ -159,7 +167,7 @@ def fit_agent(
             callbacks=callbacks,
             reporters=reporters,
             stop_return=stop_return,
-            after_epoch=evaluation(agent, eval_made, episodes=eval_episodes, seed=seed, sample=eval_sample),
+            after_epoch=after_epoch,
         )
     finally:
         if isinstance(training, VectorAdapter):
@@ -198,11 +206,12 @@ def _resumed(
     """The agent to train further, from a checkpoint or handed in; None for a new one."""
     path = None if checkpoint is None else whole_agent(checkpoint)
     if path is not None and (path / "agent.json").exists():
-        asked = type(algorithm) if algorithm_name is None else ALGORITHMS[algorithm_name]
+        given = algorithm.algorithm if isinstance(algorithm, Agent) else algorithm
+        asked = type(given) if algorithm_name is None else ALGORITHMS[algorithm_name]
         name = algorithm_of(path)
-        if not isinstance(algorithm, Agent) and name != asked.__name__:
-            raise ValueError(f"checkpoint {path} holds an agent of {name}, not of {algorithm!r}: choose another path")
-        known = algorithm if hasattr(algorithm, "update") else None
+        if name != asked.__name__:
+            raise ValueError(f"checkpoint {path} holds an agent of {name}, not of {given!r}: choose another path")
+        known = given if algorithm_name is None else None
         agent = load_agent(path, env=environment, algorithm=known, strategy=strategy)
     elif path is not None and path.exists():
         raise FileExistsError(f"checkpoint {path} exists and is not a saved agent: choose another path")

@@ -1,4 +1,4 @@
-"""Settings of the lessons and notebooks that this package works through, those of a name in `-lesson` unchanged."""
+"""Settings of the lessons and notebooks that this package works through; a `source` says what differs from theirs."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasrl_pg import optimizers  # noqa: F401  Keras must know the optimizers that it loads
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.make import Environment, EnvLike, as_environment, make_env, protocol_of
+from kerasrl_pg.envs.make import Environment, EnvLike, as_environment, make_env, protocol_from
 from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, whole_agent
 from kerasrl_pg.spaces import space_from_json
 
@@ -80,7 +80,5 @@ def _environment(env: EnvLike | Environment | None, description: dict[str, Any])
         return as_environment(env)
     if description["environment"] is None:
         return None
-    protocol_type = protocol_of(description["environment"])
-    protocol = None if protocol_type is None else protocol_type(**description["protocol"])
-    options = description["env_options"]
-    return make_env(description["environment"], protocol=protocol, env_options=options)
+    env_id, options = description["environment"], description["env_options"]
+    return make_env(env_id, protocol=protocol_from(env_id, description["protocol"]), env_options=options)

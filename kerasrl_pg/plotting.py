@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from kerasrl_pg.episode_log import WINDOW, EpisodeLog
+from kerasrl_pg.integers import as_integer
 
 DOTS = "#6f9dc8"
 CURVE = "#1f4e79"
@@ -60,8 +60,7 @@ def plot_history(runs: Any | Sequence[Any], path: str | os.PathLike | None = Non
     """
     runs = list(runs) if isinstance(runs, list | tuple) else [runs]
     logs = [_episode_log(run) for run in runs]
-    if not isinstance(window, numbers.Integral) or isinstance(window, bool) or window < 1:
-        raise ValueError(f"window must be a positive number of episodes, got {window!r}")
+    window = as_integer("window", window)
     if not logs or not all(len(log) for log in logs):
         raise ValueError(f"every run needs a finished episode, got {[len(log) for log in logs]} episodes")
 

@@ -70,6 +70,12 @@ class SeedRuns:
     runs: tuple[SeedRun, ...]
     agent: Agent
     """The agent that all were trained with, as the last training left it."""
+    trained_with: dict[str, Any] = dataclasses.field(init=False)
+    """The agent's optimizer, environment and number of environments, whatever it is trained further with."""
+
+    def __post_init__(self):
+        names = ("optimizer", "environment", "num_envs")
+        object.__setattr__(self, "trained_with", {name: getattr(self.agent, name) for name in names})
 
     def agent_of(self, seed: int) -> Agent:
         """The agent as one seed left it; there is one agent, so the next call changes it.
@@ -83,6 +89,8 @@ class SeedRuns:
         if not found:
             raise ValueError(f"seed must be one of {[run.seed for run in self.runs]}, got {seed!r}")
         run, agent = found[0], self.agent
+        agent.replace_optimizer(self.trained_with["optimizer"])
+        agent.environment, agent.num_envs = self.trained_with["environment"], self.trained_with["num_envs"]
         agent.restart(seed, run.weights, run.optimizer_variables)
         # Copies, for a further training appends to them.
         agent.history.history, agent.episodes = copy.deepcopy((run.history, run.episodes))
@@ -220,14 +228,14 @@ def fit_seeds(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
     training = environment.make_training()
-    settings = settings_of(algorithm, name, preset, steps, training.num_envs, callbacks_of[chosen[0]])
-    agent = new_agent(settings, model, optimizer, training, environment, chosen[0], None, mixed_precision)
-    agent.num_envs = training.num_envs
-    updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
-    engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
-    fresh_optimizer = [np.array(variable) for variable in agent.optimizer.variables]
     runs = []
     try:
+        settings = settings_of(algorithm, name, preset, steps, training.num_envs, callbacks_of[chosen[0]])
+        agent = new_agent(settings, model, optimizer, training, environment, chosen[0], None, mixed_precision)
+        agent.num_envs = training.num_envs
+        updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
+        engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
+        fresh_optimizer = [np.array(variable) for variable in agent.optimizer.variables]
         for seed in chosen:
             built = new_model(settings, model, (agent.observation_space, agent.action_space), seed, None, None)
             agent.restart(seed, built.get_weights(), fresh_optimizer)

@@ -1,4 +1,4 @@
-"""Films of an agent at work, and a way to look at them in a notebook."""
+"""Videos of an agent at work, and a way to look at them in a notebook."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import numpy as np
 from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari, make_atari_screens
 from kerasrl_pg.envs.doom import TICS_PER_SECOND, DoomProtocol, is_doom, make_doom, make_doom_screen
 from kerasrl_pg.envs.make import make_render_env
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.video_recorder import DEFAULT_FPS, VideoRecorder, check_video_path, rendered_frame
 
-LONGEST_FILM = 30_000
-"""Frames of an episode. Atari has 27,000 at most; a task without a time limit might be filmed for ever."""
+LONGEST_VIDEO = 30_000
+"""Frames of an episode. Atari has 27,000 at most; a task without a time limit might go on for ever."""
 
 
 def record_video(
@@ -54,8 +55,7 @@ def record_video(
         ValueError: the suffix is neither .mp4 nor .gif; `episodes`, `fps` or `size` is not positive; `env`
             renders no frames; or the agent knows no environment and none was passed.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be positive, got {episodes!r}")
+    episodes = as_integer("episodes", episodes)
     check_video_path(path)
     with ExitStack() as stack:
         if env is not None:
@@ -65,9 +65,9 @@ def record_video(
         natural = own_fps or DEFAULT_FPS
         with VideoRecorder(path, fps=natural if fps is None else fps, size=size) as video:
             for frame in frames:
-                if video.frames == episodes * LONGEST_FILM:
+                if video.frames == episodes * LONGEST_VIDEO:
                     raise RuntimeError(
-                        f"the film did not end within {episodes * LONGEST_FILM:,} frames: give the environment a "
+                        f"the video did not end within {episodes * LONGEST_VIDEO:,} frames: give the environment a "
                         "time limit, such as gymnasium.wrappers.TimeLimit, and pass record_video(env=...)"
                     )
                 video.add(frame)
@@ -76,7 +76,7 @@ def record_video(
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedVideo:
-    """A film inside a notebook's cell, kept in the notebook's file."""
+    """A video inside a notebook's cell, kept in the notebook's file."""
 
     path: pathlib.Path
 
@@ -88,7 +88,7 @@ class EmbeddedVideo:
 
 
 def show_video(path: str | os.PathLike) -> EmbeddedVideo:
-    """A film as the last line of a notebook's cell.
+    """A video as the last line of a notebook's cell.
 
     Args:
         path: what `record_video` or a `VideoRecorder` wrote.

@@ -1,4 +1,4 @@
-"""Films written frame by frame: whole, or not there at all."""
+"""Videos written frame by frame: whole, or not there at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_FPS = 30
 
 
 class VideoRecorder:
-    """Writes a film; as a context manager, so that it ends well.
+    """Writes a video; as a context manager, so that it ends well.
 
     Args:
         path: a file that does not exist yet, ending in .mp4 or .gif. It appears when the block has ended without an
@@ -77,7 +77,7 @@ class VideoRecorder:
         self.add(rendered_frame(env))
 
     def add(self, frame: np.ndarray) -> None:
-        """Append a frame, [height, width, 3] uint8; all of a film have one size."""
+        """Append a frame, [height, width, 3] uint8; all of a video have one size."""
         self._writer.append_data(_resize(frame, self._size))
         self.frames += 1
 

@@ -127,7 +127,7 @@ def test_an_evaluation_is_of_whole_greedy_episodes_whose_seeds_count_up(agent):
 
 @pytest.mark.parametrize("episodes", [0, -1, 1.5, True])
 def test_a_number_of_episodes_must_be_positive(agent, episodes):
-    with pytest.raises(ValueError, match=f"episodes must be a positive integer, got {episodes}"):
+    with pytest.raises(ValueError, match=f"episodes must be an integer of at least 1, got {episodes}"):
         agent.evaluate(episodes=episodes)
 
 

@@ -93,7 +93,7 @@ def test_the_summary_in_words():
 
 @pytest.mark.parametrize("episodes", [0, -3, 2.0])
 def test_a_wrong_number_of_episodes_is_refused(episodes):
-    with pytest.raises(ValueError, match=f"episodes must be a positive integer, got {episodes}"):
+    with pytest.raises(ValueError, match=f"episodes must be an integer of at least 1, got {episodes}"):
         evaluate_policy(lean, VectorAdapter(counters(AutoresetMode.SAME_STEP)), episodes=episodes, seed=0)
 
 

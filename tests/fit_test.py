@@ -288,11 +288,11 @@ REFUSED: dict[str, tuple[dict, type[Exception], str]] = {
     "steps of True": ({"steps": True}, ValueError, "steps must be an integer of at least 1, got True"),
     "a negative seed": ({"seed": -1}, ValueError, "seed must be an integer of at least 0, got -1"),
     "no seed": ({"seed": None}, ValueError, "seed must be an integer of at least 0, got None"),
-    "no environments": ({"num_envs": 0}, ValueError, "num_envs must be a positive integer, got 0"),
-    "half an environment": ({"num_envs": 0.5}, ValueError, "num_envs must be a positive integer, got 0.5"),
+    "no environments": ({"num_envs": 0}, ValueError, "num_envs must be an integer of at least 1, got 0"),
+    "half an environment": ({"num_envs": 0.5}, ValueError, "num_envs must be an integer of at least 1, got 0.5"),
     "two of one object": ({"env": Blank()}, ValueError, "one environment object cannot be stepped 2 times side by"),
     "a negative number of evaluations": ({"eval_episodes": -1}, ValueError, "eval_episodes must be .* 0, got -1"),
-    "an empty epoch": ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch must be a positive integer, got 0"),
+    "an empty epoch": ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch must be an integer of at least 1, got 0"),
     "a return that is no number": ({"stop_return": "475"}, ValueError, "stop_return must be a number .*, got '475'"),
     "an unknown verbosity": ({"verbose": 3}, ValueError, "verbose must be 0, 1 or 2, got 3"),
     "a negative learning rate": (
@@ -409,12 +409,33 @@ def test_an_agent_is_trained_further_only_as_what_it_is(tmp_path):
     assert krl.load_agent(path).steps == 10
 
 
+def test_an_agent_goes_on_from_a_checkpoint_of_its_own_algorithm_alone(tmp_path):
+    path = tmp_path / "agent"
+    agent = fit(steps=10)
+    fit(algorithm=agent, steps=10, checkpoint=path)
+    with pytest.raises(ValueError, match=r"holds an agent of A2C, not of Reinforce\(.*\): choose another path"):
+        fit(algorithm=fit(algorithm=krl.Reinforce()), checkpoint=path)
+    assert fit(algorithm=agent, steps=10, checkpoint=path).steps == 30
+
+
 def test_an_agent_is_trained_further_with_as_many_environments_unless_told_otherwise(tmp_path):
     agent = krl.load_agent(fit(num_envs=3, steps=15).save(tmp_path / "agent"))
     fit(algorithm=agent, num_envs=None, steps=15)
     assert (agent.num_envs, agent.steps) == (3, 30)
     fit(algorithm=agent, num_envs=4, steps=20)
     assert (agent.num_envs, agent.steps) == (4, 50)
+
+
+def test_an_agent_whose_further_training_is_refused_is_left_as_it_was():
+    dqn = krl.DQN(rollout_length=1, replay_size=100, learning_starts=8, batch_size=8)
+    agent = fit("kerasrl_pg/GridWorld-v0", dqn, in_graph=False)
+    before = agent.describe(), agent.optimizer, agent.replay
+    other = {"env_options": {"task": "obstacle"}, "optimizer": keras.optimizers.SGD(), "in_graph": False}
+    with pytest.raises(ValueError, match="the environment's observation_space is"):
+        fit("kerasrl_pg/GridWorld-v0", agent, eval_env="CartPole-v1", eval_episodes=1, num_envs=3, **other)
+    with pytest.raises(ValueError, match="the same num_envs is needed"):
+        fit("kerasrl_pg/GridWorld-v0", agent, num_envs=3, in_graph=False)
+    assert (agent.describe(), agent.optimizer, agent.replay) == before
 
 
 def test_an_agent_keeps_its_strategy_and_its_environments_must_divide_among_the_replicas(two_replicas):
@@ -452,6 +473,59 @@ def test_a_schedule_that_ends_long_before_the_training_is_refused_and_one_that_e
         fit(steps=200, checkpoint=path)
     assert fit(steps=40, checkpoint=path).history.history["learning_rate"][-1] == 0
     assert fit(steps=40, checkpoint=path).steps == 40  # nothing is left to do
+
+
+def test_a_learning_rate_that_begins_at_0_is_a_warm_up_and_no_end():
+    warm_up = keras.optimizers.schedules.CosineDecay(0.0, 100, warmup_target=0.01, warmup_steps=4)
+    agent = fit(algorithm=fit(), optimizer=keras.optimizers.Adam(warm_up))
+    assert agent.history.history["learning_rate"][-1] == pytest.approx(0.01)
+
+
+def test_a_checkpoint_goes_on_though_its_schedule_ended_a_little_before_its_steps(tmp_path):
+    """As where environments take steps that only reset, so that more updates are needed than were planned."""
+    path = tmp_path / "agent"
+    fit(steps=190, optimizer=keras.optimizers.Adam(PolynomialDecay(0.01, 19, 0.0)), checkpoint=path)
+    assert fit(steps=200, checkpoint=path).steps == 200
+
+
+def test_the_first_episodes_do_not_tell_how_many_gradient_steps_there_will_be():
+    """They are short, so that an update is few steps; later ones are long."""
+    agent = fit(algorithm=krl.Reinforce(), optimizer=keras.optimizers.Adam(PolynomialDecay(0.01, 25, 0.0)))
+    updates_of_short_episodes = agent.updates * (1 + 4_000 / agent.steps)
+    assert updates_of_short_episodes > 40
+    fit(algorithm=agent, steps=4_000)
+
+
+def test_an_agent_goes_on_with_the_options_and_the_protocol_of_its_environment():
+    agent = fit(env_options={"max_episode_steps": 7})
+    fit(algorithm=agent)
+    assert agent.environment.options == {"max_episode_steps": 7}
+    assert max(agent.episodes.episode_length) == 7
+    fit(algorithm=agent, env_options={"max_episode_steps": 9})
+    assert agent.environment.options == {"max_episode_steps": 9}
+
+    doom = pytest.importorskip("vizdoom") and krl.DoomProtocol(size=(30, 40), stack=2, frame_skip=8)
+    agent = fit("VizdoomBasic-v1", steps=10, protocol=doom)
+    fit("VizdoomBasic-v1", agent, steps=10)
+    assert agent.environment.protocol["frame_skip"] == 8
+
+
+def test_what_an_environment_without_an_id_showed_is_forgotten_in_one_with_an_id():
+    dqn = krl.DQN(rollout_length=1, replay_size=100, learning_starts=8, batch_size=8)
+    agent = fit(lambda: gymnasium.make("CartPole-v1", sutton_barto_reward=True), dqn)
+    assert len(agent.replay) == 40
+    fit(algorithm=agent, in_graph=False, steps=20)
+    assert len(agent.replay) == agent.steps - 40
+
+
+def test_a_replay_is_that_of_the_last_training_inside_the_graph_and_outside_it():
+    dqn = krl.DQN(rollout_length=1, replay_size=100, learning_starts=8, batch_size=8)
+    agent = fit(algorithm=dqn)
+    assert (agent.replay, agent.environment_state is None) == (None, False)
+    fit(algorithm=agent, in_graph=False)
+    assert (len(agent.replay), agent.environment_state) == (40, None)
+    fit(algorithm=agent)
+    assert (agent.replay, agent.replay_begun_at[0]) == (None, 80)
 
 
 def test_an_agent_goes_with_the_environment_that_it_is_trained_on_last():
@@ -516,6 +590,12 @@ def test_evaluations_can_be_under_another_protocol_or_with_other_options():
 def test_numpys_numbers_are_numbers_of_an_algorithm_too(tmp_path):
     agent = fit(algorithm=krl.A2C(rollout_length=np.int64(5), discount=np.float32(0.5)))
     assert krl.load_agent(agent.save(tmp_path / "agent")).algorithm == krl.A2C(rollout_length=5, discount=0.5)
+    sizes = {"replay_size": 100, "learning_starts": 8, "batch_size": 8, "n_step": 2}
+    for in_graph in (True, False):
+        agent = fit(
+            algorithm=krl.DQN(rollout_length=1, **{k: np.int64(v) for k, v in sizes.items()}), in_graph=in_graph
+        )
+        assert agent.steps >= 40
 
 
 def test_numpys_integers_are_integers(tmp_path):

@@ -90,7 +90,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"no steps in common: one starts at 9, another ends at 1"):
         plot_history([log, make_log([9], [1.0])])
     for window in (0, 1.5, True):
-        with pytest.raises(ValueError, match=f"window must be a positive number of episodes, got {window}"):
+        with pytest.raises(ValueError, match=f"window must be an integer of at least 1, got {window}"):
             plot_history(log, window=window)
     with pytest.raises(TypeError, match="a run must be an Agent or an EpisodeLog, got ndarray"):
         plot_history(np.zeros(3))

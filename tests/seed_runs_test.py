@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from types import SimpleNamespace
 
 import gymnasium
 import keras
@@ -58,7 +59,7 @@ def make_runs(*returns):
     for seed, each in enumerate(returns):
         history = {"steps": [10.0 * (i + 1) for i in range(len(each))], "episode_return": each}
         runs.append(SeedRun(seed, history, EpisodeLog(), weights=[], optimizer_variables=[], updates=1))
-    return SeedRuns(tuple(runs), None)  # type: ignore[arg-type]
+    return SeedRuns(tuple(runs), SimpleNamespace(optimizer=None, environment=None, num_envs=1))
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,16 @@ def test_the_agent_of_a_seed_can_be_trained_further_and_saved(tmp_path):
     loaded = krl.load_agent(agent.save(tmp_path / "agent"))
     assert loaded.describe()["seed"] == 5
     assert (runs.curve()[0][-1], max(runs.runs[0].episodes.step, default=0) <= 120) == (120, True)
+
+
+def test_the_agent_of_a_seed_is_that_seeds_whatever_another_was_trained_further_with():
+    runs = seeds_of(SHORT_A2C, env_options={"max_episode_steps": 20})
+    before = runs.agent_of(3).describe()
+    other = {"num_envs": 3, "env_options": {"max_episode_steps": 30}, "optimizer": keras.optimizers.SGD(0.1)}
+    krl.fit_agent("CartPole-v1", runs.agent_of(5), steps=30, jit_compile=False, verbose=0, **other)
+    agent = runs.agent_of(3)
+    assert (agent.describe(), agent.model.optimizer is agent.optimizer) == (before, True)
+    np.testing.assert_array_equal(agent.optimizer.variables[-1], runs.runs[1].optimizer_variables[-1])
 
 
 def test_statistics_over_the_seeds_by_hand():

@@ -168,10 +168,10 @@ def test_a_film_without_an_end_is_an_error_and_leaves_no_file(agent, tmp_path, m
         def step(self, action):
             return np.zeros(4, np.float32), 0.0, False, False, {}
 
-    monkeypatch.setattr(video, "LONGEST_FILM", 20)
+    monkeypatch.setattr(video, "LONGEST_VIDEO", 20)
     with (
         Endless(gymnasium.make("CartPole-v1", render_mode="rgb_array")) as env,
-        pytest.raises(RuntimeError, match="the film did not end within 40 frames"),
+        pytest.raises(RuntimeError, match="the video did not end within 40 frames"),
     ):
         record_video(agent, tmp_path / "film.gif", env=env, episodes=2)
     assert list(tmp_path.iterdir()) == []
@@ -180,7 +180,7 @@ def test_a_film_without_an_end_is_an_error_and_leaves_no_file(agent, tmp_path, m
 def test_bad_input_is_named(agent, tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.mp4 or \.gif, got .*film\.avi"):
         record_video(agent, tmp_path / "film.avi")
-    with pytest.raises(ValueError, match="episodes must be positive, got 0"):
+    with pytest.raises(ValueError, match="episodes must be an integer of at least 1, got 0"):
         record_video(agent, tmp_path / "film.mp4", episodes=0)
     with pytest.raises(ValueError, match="size must be positive"):
         record_video(agent, tmp_path / "film.mp4", size=(0, 100))

@@ -9,6 +9,8 @@ from typing import Any
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from kerasrl_pg.integers import as_integer
+
 LAST_STEP = 2**31 - 1
 
 
@@ -31,14 +33,12 @@ def check_range(
 
 
 def check_count(algorithm: Any, name: str) -> None:
-    """Require a positive integer.
+    """Require a positive integer, and keep NumPy's as Python's, which tensors of any type can be added to.
 
     Raises:
         ValueError: it is not one.
     """
-    value = getattr(algorithm, name)
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{type(algorithm).__name__}: {name} must be a positive integer, got {value!r}")
+    object.__setattr__(algorithm, name, as_integer(f"{type(algorithm).__name__}: {name}", getattr(algorithm, name)))
 
 
 def check_switch(algorithm: Any, name: str) -> None:

@@ -9,9 +9,10 @@ import gymnasium
 import numpy as np
 
 from kerasrl_pg.collect.memory import check_replay_memory
-from kerasrl_pg.collect.replay_checks import check_positive, check_settings
+from kerasrl_pg.collect.replay_checks import check_settings
 from kerasrl_pg.collect.samplers import Sampler
 from kerasrl_pg.collect.shared_memory import aligned_empty
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.spaces import check_observation_space, flatten, leaf_paths, tensor_dtype, unflatten
 from kerasrl_pg.types import Step, Transitions
 
@@ -172,7 +173,7 @@ class Replay:
         Raises:
             ValueError: there is no transition yet.
         """
-        check_positive("batch_size", batch_size)
+        as_integer("batch_size", batch_size)
         if len(self) == 0:
             raise ValueError(f"cannot draw a batch of {batch_size}: the replay holds {len(self)} transitions so far")
         index, weight = self.sampler.draw(batch_size, rng, importance_exponent)
@@ -313,7 +314,7 @@ def _frames_at(place: np.ndarray, ring: np.ndarray) -> np.ndarray:
 
 
 def _check_stack(space: gymnasium.Space, stack: int) -> None:
-    check_positive("stack", stack)
+    as_integer("stack", stack)
     for path, leaf in leaf_paths(space):
         if (leaf.shape or (None,))[0] != stack:
             where = "".join(f"[{key!r}]" for key in path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from kerasrl_pg.integers import as_integer
+
 
 def check_settings(*, num_envs: int, capacity: int, n_step: int, discount: float, slots_needed: int) -> None:
     """Raise for settings that no replay can have.
@@ -25,7 +27,7 @@ def check_settings(*, num_envs: int, capacity: int, n_step: int, discount: float
         ValueError: a capacity of 16 is 2 observations for each of 8 environments; n_step=3 needs 5: at least 40 in all
     """
     for name, value in (("num_envs", num_envs), ("capacity", capacity), ("n_step", n_step)):
-        check_positive(name, value)
+        as_integer(name, value)
     if not (math.isfinite(discount) and 0.0 <= discount <= 1.0):
         raise ValueError(f"discount must be between 0 and 1, got {discount!r}")
     if capacity // num_envs < slots_needed:
@@ -54,19 +56,6 @@ def check_room(replay_size: int, most: int, batch_size: int) -> None:
             f"replay_size={replay_size} keeps at most {most} transitions of these environments, fewer than a batch of "
             f"{batch_size}"
         )
-
-
-def check_positive(name: str, value: int) -> None:
-    """Raise ValueError unless `value` is an integer of at least 1.
-
-    Example:
-        >>> check_positive("capacity", 0)
-        Traceback (most recent call last):
-        ...
-        ValueError: capacity must be an integer of at least 1, got 0
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def check_priorities(exponent: float, offset: float) -> None:

@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from kerasrl_pg.collect.memory import check_replay_memory
-from kerasrl_pg.collect.replay_checks import check_positive, check_priorities
+from kerasrl_pg.collect.replay_checks import check_priorities
+from kerasrl_pg.integers import as_integer
 
 
 class Sampler(Protocol):
@@ -78,7 +79,7 @@ class UniformSampler:
     """
 
     def __init__(self, capacity: int):
-        check_positive("capacity", capacity)
+        as_integer("capacity", capacity)
         check_replay_memory(16 * capacity, capacity, "")
         self.capacity = capacity
         self._count = 0
@@ -186,7 +187,7 @@ class PrioritizedSampler:
     """
 
     def __init__(self, capacity: int, exponent: float = 0.6, offset: float = 0.1):
-        check_positive("capacity", capacity)
+        as_integer("capacity", capacity)
         check_priorities(exponent, offset)
         self.capacity = capacity
         self.exponent = exponent

@@ -9,7 +9,8 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action, validate_num_envs
+from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import Step
 
 GRAVITY = 9.8  # m/s²
@@ -112,7 +113,7 @@ class Acrobot:
         high = np.array([1, 1, 1, 1, ANGULAR_VELOCITY_LIMIT_1, ANGULAR_VELOCITY_LIMIT_2], np.float32)
         self.observation_space: gymnasium.Space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(3)
-        self.num_envs = validate_num_envs(num_envs)
+        self.num_envs = as_integer("num_envs", num_envs)
         self.max_episode_steps: int | None = 500
         self.gymnasium_id: str | None = "Acrobot-v1"
 

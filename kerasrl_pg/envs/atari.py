@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from typing import Any
 
 import ale_py
@@ -13,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from kerasrl_pg.envs.atari_frames import CroppedFrames
 from kerasrl_pg.frames import Crop, check_crop
+from kerasrl_pg.integers import as_integer
 
 gymnasium.register_envs(ale_py)
 
@@ -59,10 +59,7 @@ class AtariProtocol:
 
     def __post_init__(self):
         for name, least in (("noop_max", 0), ("frame_skip", 1), ("max_frames", 1), ("stack", 1), ("size", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-            object.__setattr__(self, name, int(value))  # JSON knows no others
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least))  # JSON knows no others
         if self.crop is not None:
             crop = check_crop(self.crop, *SCREEN, self.size)  # JSON makes a list of it
             object.__setattr__(self, "crop", crop)

@@ -9,13 +9,8 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.envs.tensor_env import (
-    auto_reset,
-    reset_noise,
-    validate_action,
-    validate_max_episode_steps,
-    validate_num_envs,
-)
+from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import Step
 
 GRAVITY = 9.8  # m/s²
@@ -117,8 +112,8 @@ class CartPole:
         high = np.array([2 * POSITION_LIMIT, np.inf, 2 * ANGLE_LIMIT, np.inf], np.float32)
         self.observation_space: gymnasium.Space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(2)
-        self.num_envs = validate_num_envs(num_envs)
-        self.max_episode_steps: int | None = validate_max_episode_steps(max_episode_steps)
+        self.num_envs = as_integer("num_envs", num_envs)
+        self.max_episode_steps: int | None = as_integer("max_episode_steps", max_episode_steps)
         # With another time limit it is evaluated as it is: the original stops after 500 steps.
         self.gymnasium_id: str | None = "CartPole-v1" if max_episode_steps == 500 else None
 

@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from kerasrl_pg.envs.doom_game import DoomGame
+from kerasrl_pg.integers import as_integer
 
 SCREENS = ((120, 160), (240, 320), (480, 640))
 """(height, width) in which games are drawn, in pixels: the first one that is not smaller than the agent's frame."""
@@ -48,15 +49,13 @@ class DoomProtocol:
 
     def __post_init__(self):
         for name in ("frame_skip", "stack"):
-            if not _is_positive_integer(getattr(self, name)):
-                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
-            object.__setattr__(self, name, int(getattr(self, name)))  # JSON knows no others
+            object.__setattr__(self, name, as_integer(name, getattr(self, name)))  # JSON knows no others
         if not isinstance(self.game_variables, bool):
             raise ValueError(f"game_variables must be True or False, got {self.game_variables!r}")
-        size = self.size
-        is_pair = isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_positive_integer, size))
-        if not is_pair or np.any(np.greater(size, SCREENS[-1])):
-            raise ValueError(f"size must be (height, width) in pixels, at most {SCREENS[-1]}, got {size!r}")
+        size = self.size if isinstance(self.size, tuple | list) else ()
+        fits = [isinstance(n, numbers.Integral) and 1 <= n <= most for n, most in zip(size, SCREENS[-1], strict=False)]
+        if len(size) != 2 or not all(fits):
+            raise ValueError(f"size must be (height, width) in pixels, at most {SCREENS[-1]}, got {self.size!r}")
         object.__setattr__(self, "size", tuple(map(int, size)))  # JSON makes a list of it
 
 
@@ -231,10 +230,6 @@ def _taps(large: int, small: int):
     first = np.minimum((shares > 0).argmax(axis=1), large - most)  # [small]
     for index in first + np.arange(most)[:, None]:
         yield index, shares[np.arange(small), index].astype(np.float32)
-
-
-def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _registered_name(env_id: str) -> str:

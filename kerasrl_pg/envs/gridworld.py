@@ -19,7 +19,8 @@ from kerasrl_pg.envs.gridworld_layout import (
     read_layout,
 )
 from kerasrl_pg.envs.gridworld_observations import observation_space_of
-from kerasrl_pg.envs.tensor_env import auto_reset, validate_action, validate_max_episode_steps, validate_num_envs
+from kerasrl_pg.envs.tensor_env import auto_reset, validate_action
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import Step
 
 DEFAULTS = ("simple", "index", False, MAX_EPISODE_STEPS)
@@ -74,8 +75,8 @@ class GridWorld:
         self.layout = read_layout(task, randomize_goals)
         self.observation_space: gymnasium.Space = observation_space_of(self.layout, observation)
         self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(len(ACTIONS))
-        self.num_envs = validate_num_envs(num_envs)
-        self.max_episode_steps: int | None = validate_max_episode_steps(max_episode_steps)
+        self.num_envs = as_integer("num_envs", num_envs)
+        self.max_episode_steps: int | None = as_integer("max_episode_steps", max_episode_steps)
         # The id stands for the default options: with others, agents are evaluated on this environment itself.
         is_default = isinstance(task, str) and (task, observation, randomize_goals, max_episode_steps) == DEFAULTS
         self.gymnasium_id: str | None = GRIDWORLD_ID if is_default else None

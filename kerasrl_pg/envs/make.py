@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -19,6 +18,7 @@ from kerasrl_pg.envs.doom import DoomProtocol, find_doom_spec, is_doom, make_doo
 from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
 from kerasrl_pg.envs.tensor_vector import TensorVectorEnv
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import TensorEnv
 
 DEFAULT_NUM_ENVS = 8
@@ -86,9 +86,7 @@ def make_env(
         (4,)
     """
     if num_envs is not None:
-        if not isinstance(num_envs, numbers.Integral) or isinstance(num_envs, bool) or num_envs < 1:
-            raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
-        num_envs = int(num_envs)
+        num_envs = as_integer("num_envs", num_envs)
     if protocol is not None:
         _check_protocol(env, protocol)
     options = dict(env_options or {})
@@ -135,6 +133,17 @@ def protocol_of(env_id: str) -> type[AtariProtocol] | type[DoomProtocol] | None:
     if is_atari(env_id):
         return AtariProtocol
     return DoomProtocol if is_doom(env_id) else None
+
+
+def protocol_from(env_id: str, settings: Mapping[str, Any]) -> Protocol | None:
+    """The protocol that `Environment.protocol` describes; None where there is none to choose.
+
+    Example:
+        >>> protocol_from("ALE/Pong-v5", {"stack": 2}).stack
+        2
+    """
+    kind = protocol_of(env_id)
+    return None if kind is None else kind(**settings)
 
 
 def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:

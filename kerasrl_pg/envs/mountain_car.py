@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action, validate_num_envs
+from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import Step
 
 # Lengths and times have no physical unit here.
@@ -112,7 +113,7 @@ class MountainCar:
     def __init__(self, num_envs: int):
         self.observation_space: gymnasium.Space = _observation_space()
         self.action_space: gymnasium.Space = gymnasium.spaces.Discrete(3)
-        self.num_envs = validate_num_envs(num_envs)
+        self.num_envs = as_integer("num_envs", num_envs)
         self.max_episode_steps: int | None = 200
         self.gymnasium_id: str | None = "MountainCar-v0"
 
@@ -161,7 +162,7 @@ class MountainCarContinuous:
     def __init__(self, num_envs: int):
         self.observation_space: gymnasium.Space = _observation_space()
         self.action_space: gymnasium.Space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-        self.num_envs = validate_num_envs(num_envs)
+        self.num_envs = as_integer("num_envs", num_envs)
         self.max_episode_steps: int | None = 999
         self.gymnasium_id: str | None = "MountainCarContinuous-v0"
 

@@ -9,7 +9,8 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action, validate_num_envs
+from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import Step
 
 GRAVITY = 10.0  # m/s²
@@ -96,7 +97,7 @@ class Pendulum:
         high = np.array([1, 1, ANGULAR_VELOCITY_LIMIT], np.float32)
         self.observation_space: gymnasium.Space = gymnasium.spaces.Box(-high, high, dtype=np.float32)
         self.action_space: gymnasium.Space = gymnasium.spaces.Box(-TORQUE_LIMIT, TORQUE_LIMIT, (1,), np.float32)
-        self.num_envs = validate_num_envs(num_envs)
+        self.num_envs = as_integer("num_envs", num_envs)
         self.max_episode_steps: int | None = 200
         self.gymnasium_id: str | None = "Pendulum-v1"
 

@@ -6,7 +6,6 @@ there is no base class to read.
 
 from __future__ import annotations
 
-import numbers
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector.utils import batch_space
 
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.seeding import fold_in, make_seed
 from kerasrl_pg.types import Step, TensorEnv
 
@@ -68,44 +68,6 @@ def reset_noise(seed: tf.Tensor, num_components: int, num_envs: int) -> list[tf.
     shape = [num_components, num_envs]
     integers = tf.random.stateless_uniform(shape, seed, None, None, tf.int32, alg="philox")  # [C, N], all 2³²
     return tf.unstack(2.0**-31 * tf.cast(integers, tf.float32))  # [C, N] -> C times [N]
-
-
-def validate_num_envs(num_envs: int) -> int:
-    """`num_envs` itself, if it is a positive int.
-
-    Args:
-        num_envs: The number of copies that an environment steps together, N.
-
-    Returns:
-        `num_envs`, a Python int.
-
-    Raises:
-        ValueError: If it is not an int (Python's or NumPy's) of at least 1.
-
-    Example:
-        >>> validate_num_envs(8)
-        8
-    """
-    return _positive_int("num_envs", num_envs)
-
-
-def validate_max_episode_steps(max_episode_steps: int) -> int:
-    """`max_episode_steps` itself, if it is a positive int.
-
-    Args:
-        max_episode_steps: The time limit of an environment that takes one, in steps.
-
-    Returns:
-        `max_episode_steps`, a Python int.
-
-    Raises:
-        ValueError: If it is not an int (Python's or NumPy's) of at least 1.
-
-    Example:
-        >>> validate_max_episode_steps(500)
-        500
-    """
-    return _positive_int("max_episode_steps", max_episode_steps)
 
 
 def validate_action(action: Any, action_space: gymnasium.Space, num_envs: int) -> tf.Tensor:
@@ -163,20 +125,13 @@ def check_tensor_env(env: TensorEnv, steps: int = 100) -> None:
         >>> from kerasrl_pg.envs.cartpole import CartPole
         >>> check_tensor_env(CartPole(num_envs=2), steps=20)
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
+    as_integer("steps", steps)
     _check_attributes(env)
     actions = _random_actions(env, steps)
     trajectory = _drive(env, actions)
     _check_equal(trajectory, _drive(env, actions), "two runs from the same seed", tolerance=0.0)
     _check_compiled(env, trajectory, actions, jit_compile=False)
     _check_compiled(env, trajectory, actions, jit_compile=True)
-
-
-def _positive_int(name: str, value: Any) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
-    return int(value)
 
 
 class _Moment(NamedTuple):

@@ -134,7 +134,7 @@ class GraphEngine:
             self._seconds_per_round = self._measure(arguments, rounds)
         self.carry = carry
         self.agent.environment_state = tf.nest.flatten(carry)
-        self.agent.replay_begun_at = self._replay_begun_at
+        self.agent.replay, self.agent.replay_begun_at = None, self._replay_begun_at
         seconds = {name: rounds * value for name, value in self._seconds_per_round.items()}
         seconds["learning"] = max(0.0, elapsed - sum(seconds.values()))
         seconds = {name: value * elapsed / sum(seconds.values()) for name, value in seconds.items()}

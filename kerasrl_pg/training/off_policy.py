@@ -207,6 +207,7 @@ class OffPolicyEngine:
         started = time.perf_counter()
         packed = self._learn_from_replay(rng, steps, seconds) if learning else np.zeros(MOST_METRICS, np.float32)
         agent.replay, agent.replay_begun_at = self._replay, self._replay_begun_at
+        agent.environment_state = None  # of a training in the graph, with the replay that it had
         seconds["learning"] = time.perf_counter() - started - seconds["copying"]
         # Workers must agree on the number of steps, so that all stop together: there, those that only reset count.
         collected = np.array([valid.sum() if agent.learner.num_workers == 1 else self._steps_per_update])

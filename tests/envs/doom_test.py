@@ -350,9 +350,9 @@ def test_a_protocol_is_for_its_own_kind_of_game(vizdoom):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"frame_skip": 0}, "frame_skip must be a positive integer, got 0"),
-        ({"stack": 2.0}, "stack must be a positive integer, got 2.0"),
-        ({"stack": True}, "stack must be a positive integer, got True"),
+        ({"frame_skip": 0}, "frame_skip must be an integer of at least 1, got 0"),
+        ({"stack": 2.0}, "stack must be an integer of at least 1, got 2.0"),
+        ({"stack": True}, "stack must be an integer of at least 1, got True"),
         ({"size": 84}, r"size must be \(height, width\) in pixels, at most \(480, 640\), got 84"),
         ({"size": (0, 80)}, r"size must be .*, got \(0, 80\)"),
         ({"size": (481, 640)}, r"size must be .*, got \(481, 640\)"),

@@ -353,7 +353,9 @@ def test_num_envs_may_be_numpys(gymnasium_id):
 
 @pytest.mark.parametrize("max_episode_steps", [0, -1, 2.0, None, True])
 def test_cartpoles_time_limit_must_be_a_positive_int(max_episode_steps):
-    with pytest.raises(ValueError, match=f"max_episode_steps must be an int of at least 1, got {max_episode_steps}"):
+    with pytest.raises(
+        ValueError, match=f"max_episode_steps must be an integer of at least 1, got {max_episode_steps}"
+    ):
         cartpole.CartPole(1, max_episode_steps)
 
 
@@ -373,7 +375,7 @@ def test_cartpole_with_another_time_limit_is_no_longer_gymnasiums():
 def test_num_envs_must_be_a_positive_int(gymnasium_id):
     wrong: list[Any] = [0, -1, 2.0]
     for num_envs in wrong:
-        with pytest.raises(ValueError, match=f"num_envs must be an int of at least 1, got {num_envs}"):
+        with pytest.raises(ValueError, match=f"num_envs must be an integer of at least 1, got {num_envs}"):
             make_tensor_env(gymnasium_id, num_envs)
 
 

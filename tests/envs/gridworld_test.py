@@ -202,7 +202,9 @@ def test_the_same_seed_draws_the_same_goals_and_another_seed_others():
 
 @pytest.mark.parametrize("max_episode_steps", [0, -1, 2.0, None, True])
 def test_the_time_limit_must_be_a_positive_int(max_episode_steps):
-    with pytest.raises(ValueError, match=f"max_episode_steps must be an int of at least 1, got {max_episode_steps}"):
+    with pytest.raises(
+        ValueError, match=f"max_episode_steps must be an integer of at least 1, got {max_episode_steps}"
+    ):
         GridWorld(1, max_episode_steps=max_episode_steps)
 
 
@@ -213,7 +215,7 @@ def test_numpys_integers_are_integers():
 
 @pytest.mark.parametrize("num_envs", [0, 2.0])
 def test_num_envs_must_be_a_positive_int(num_envs):
-    with pytest.raises(ValueError, match="num_envs must be an int of at least 1"):
+    with pytest.raises(ValueError, match="num_envs must be an integer of at least 1"):
         GridWorld(num_envs)
 
 

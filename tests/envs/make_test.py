@@ -266,7 +266,7 @@ def test_numpys_integers_are_integers():
 
 @pytest.mark.parametrize("num_envs", [0, -1, 2.0, True, "8", np.True_, np.int64(0)])
 def test_a_wrong_number_of_environments_is_refused(num_envs):
-    with pytest.raises(ValueError, match=re.escape(f"num_envs must be a positive integer, got {num_envs!r}")):
+    with pytest.raises(ValueError, match=re.escape(f"num_envs must be an integer of at least 1, got {num_envs!r}")):
         made("CartPole-v1", num_envs=num_envs)
 
 

@@ -147,7 +147,7 @@ def test_the_checker_refuses_a_python_branch_on_a_tensor():
 
 
 def test_the_checker_needs_a_step():
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
         check_tensor_env(Walk(), steps=0)
 
 
