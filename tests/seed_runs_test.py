@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from types import SimpleNamespace
+from typing import ClassVar
 
 import gymnasium
 import keras
@@ -314,3 +315,28 @@ def test_a_sweep_names_a_wrong_algorithm_before_it_trains_any(capsys):
     with pytest.raises(ValueError, match="unknown algorithm 'pppo'"):
         fit_sweep("CartPole-v1", {"right": SHORT_A2C, "wrong": "pppo"}, seeds=1, steps=10)
     assert capsys.readouterr().out == ""
+
+
+class Opened(gymnasium.Wrapper):
+    """An environment that is known to be open until it is closed."""
+
+    now: ClassVar[set[int]] = set()
+
+    def __init__(self):
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.now.add(id(self))
+
+    def close(self):
+        self.now.discard(id(self))
+        super().close()
+
+
+@pytest.mark.parametrize(
+    "fit", [lambda **more: krl.fit_agent(Opened, **more), lambda **more: fit_seeds(Opened, **more)], ids=["one", "many"]
+)
+def test_environments_are_closed_where_what_is_to_be_trained_is_refused(fit):
+    with pytest.raises(TypeError, match=r"model must be a keras\.Model or a function"):
+        fit(algorithm="a2c", model=lambda *spaces, seed: "no model", steps=100)
+    assert Opened.now == set()
+    fit(algorithm=SHORT_A2C, eval_episodes=1, steps=10, jit_compile=False, verbose=0)
+    assert Opened.now == set()
