@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium
 import keras
 import numpy as np
 import tensorflow as tf
@@ -146,13 +147,15 @@ class Agent:
             One action, or a batch of them, as the environment takes it.
 
         Raises:
-            ValueError: `observation` has neither the space's shape nor that of a batch.
+            ValueError: `observation` has neither the space's shape nor that of a batch; a negative seed.
         """
         batch, is_single = as_batch(self.observation_space, observation)
         if sample:
             if seed is None:
                 self._acts += 1
-            base, number = (self._seed, self._acts) if seed is None else (seeding.make_seed(seed), 0)
+                base, number = self._seed, self._acts
+            else:
+                base, number = seeding.make_seed(as_integer("seed", seed, least=0)), 0
             action = self._sampled(batch, seeding.fold_in(base, number)).numpy()
         else:
             action = self._greedy(batch).numpy()
@@ -192,13 +195,15 @@ class Agent:
             An `Evaluation`: `mean`, `std`, `returns`, `lengths`. Rewards are never clipped.
 
         Raises:
-            ValueError: `episodes` is not positive, the spaces of `env` are not the agent's, or there is none.
+            ValueError: `episodes` or `longest_episode` is not positive, `seed` is negative, the spaces of `env` are
+                not the agent's, or there is none.
             RuntimeError: an episode took more than `longest_episode` steps.
         """
         made = self.environment if env is None else as_environment(env)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
-        episodes = as_integer("episodes", episodes)
+        episodes, seed = as_integer("episodes", episodes), as_integer("seed", seed, least=0)
+        longest_episode = as_integer("longest_episode", longest_episode)
         environment = made.make_evaluation(episodes)
         draws = _seeds(seeding.make_seed(seed))
         chosen = called_directly((self._sampled if sample else self._greedy).get_concrete_function())
@@ -309,20 +314,23 @@ class Agent:
                 )
 
     def _some_observations(self) -> Any:
-        """A batch of observations from the environment itself or, where it is not known, from the space."""
+        """A batch of observations from the environment itself or, where it is not known or closed, from the space."""
         if self.environment is None:
-            samples = [self.observation_space.sample() for _ in range(16)]
-            return tf.nest.map_structure(
-                lambda *rows: np.concatenate(rows), *[as_batch(self.observation_space, s)[0] for s in samples]
-            )
+            return self._random_observations()
         environment = self.environment.make_evaluation(8)
         try:
             observation = environment.reset(seed=self.seed)
             for _ in range(4):
                 observation = environment.step(self._greedy(observation).numpy())[0].observation
+        except gymnasium.error.ClosedEnvironmentError:
+            return self._random_observations()
         finally:
             environment.close()
         return observation
+
+    def _random_observations(self) -> Any:
+        samples = [as_batch(self.observation_space, self.observation_space.sample())[0] for _ in range(16)]
+        return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *samples)
 
     def _write(self, directory: pathlib.Path) -> None:
         self.model.save(directory / "model.keras")

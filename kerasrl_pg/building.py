@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import seeding
@@ -55,6 +56,13 @@ def check_numbers(
         raise ValueError(f"stop_return must be a number or None, got {stop_return!r}")
     if verbose not in (0, 1, 2):
         raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+
+
+def check_switches(**switches: Any) -> None:
+    """Raise ValueError for what is neither True nor False; a text would count as true."""
+    for name, value in switches.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -236,10 +244,29 @@ def new_model(
             model = build(*spaces, seed=model_seed)
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model or a function that builds one, got {model!r}")
+    others = {weight.dtype for weight in model.trainable_variables} - {"float32"}
+    if others:
+        raise ValueError(f"the weights of a model must be float32, whatever it computes in; got {', '.join(others)}")
     if has_heads(model, spaces[0]):
         return model
     with_heads = q_network if learns_action_values(settings.algorithm) else actor_critic
     return with_heads(*spaces, trunk=model, seed=model_seed)
+
+
+def check_can_be_loaded(model: keras.Model) -> None:
+    """Refuse a model that could be saved and not be read again, before a training that is saved depends on it.
+
+    Raises:
+        ValueError: Keras cannot make it from its configuration.
+    """
+    try:
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
+    except Exception as error:  # whatever the user's layers raise
+        reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0]
+        raise ValueError(
+            f"checkpoint: the model could not be read again ({reason}). Layers and models of your own must be "
+            "registered with keras.saving.register_keras_serializable, and their __init__ must take **kwargs"
+        ) from error
 
 
 def _made_anew(model: keras.Model) -> keras.Model:

@@ -300,6 +300,9 @@ def _write_saved_model(policy: Policy, directory: pathlib.Path) -> None:
 
 
 def _write_litert(policy: Policy, directory: pathlib.Path) -> None:
+    space = policy.action_space
+    if isinstance(space, spaces.Box) and space.dtype != np.float32:
+        raise TypeError(f"LiteRT has float32 actions only, not those of {space}")
     # By way of a SavedModel: from the function itself the converter may lose the weights, and says nothing.
     with tempfile.TemporaryDirectory() as saved_model:
         _write_saved_model(policy, pathlib.Path(saved_model))

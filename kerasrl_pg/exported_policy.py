@@ -26,8 +26,8 @@ from kerasrl_pg.spaces import as_batch, flatten, leaf_paths, space_from_json
 MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "policy.tflite", "onnx": "policy.onnx"}
 """By format, the file without which a directory is no export."""
 
-NOT_INPUTS = {"seed", "action", "value", "action_values", "probabilities", "mean", "std"}
-"""Taken in a signature; ONNX has one set of names for inputs and outputs."""
+NOT_INPUTS = {"self", "seed", "action", "value", "action_values", "probabilities", "mean", "std"}
+"""Taken in a signature, or by Python; ONNX has one set of names for inputs and outputs."""
 
 Run = Callable[[dict[str, np.ndarray], np.ndarray | None], dict[str, np.ndarray]]
 """A loaded model: inputs by name, and a [2] int32 seed to draw with (None: greedy), to outputs by name."""

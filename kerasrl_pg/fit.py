@@ -13,8 +13,10 @@ from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.building import (
     check_callbacks,
+    check_can_be_loaded,
     check_learning_rate_lasts,
     check_numbers,
+    check_switches,
     environment_of,
     evaluation,
     find_preset,
@@ -119,6 +121,7 @@ def fit_agent(
         (512, 2)
     """
     check_numbers(steps, (seed,), eval_episodes, steps_per_epoch, stop_return, verbose)
+    check_switches(in_graph=in_graph, eval_sample=eval_sample, jit_compile=jit_compile or False)
     check_callbacks(callbacks)
     if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
         raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
@@ -143,6 +146,8 @@ def fit_agent(
             all_envs = training.num_envs * num_workers(strategy)
             settings = settings_of(algorithm, algorithm_name, preset, steps, all_envs, callbacks)
             agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
+            if checkpoint is not None and model is not None:
+                check_can_be_loaded(agent.model)
         else:
             agent.check_spaces(training)
             if agent is not algorithm or optimizer is None:

@@ -6,7 +6,7 @@ import copy
 import csv
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from kerasrl_pg.agent import Agent
 from kerasrl_pg.building import (
     check_callbacks,
     check_numbers,
+    check_switches,
     environment_of,
     evaluation,
     find_preset,
@@ -209,11 +210,16 @@ def fit_seeds(
         >>> returns.shape
         (2, 4)
     """
-    chosen = tuple(range(seeds)) if isinstance(seeds, int | np.integer) else tuple(seeds)
+    chosen: tuple[int, ...] = ()
+    if isinstance(seeds, Iterable):
+        chosen = tuple(seeds)
+    elif isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
+        chosen = tuple(range(seeds))
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")
     if isinstance(model, keras.Model):
         raise TypeError(f"model must be a function that builds one for each seed, got the model {model.name!r}")
+    check_switches(in_graph=in_graph, eval_sample=eval_sample, jit_compile=jit_compile or False)
     check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
     chosen = tuple(map(int, chosen))
     callbacks_of = {seed: () if callbacks is None else callbacks(seed) for seed in chosen}

@@ -28,8 +28,10 @@ def check_observation_space(space: spaces.Space) -> None:
         raise TypeError(f"unsupported observation space {space}; supported: {SUPPORTED_OBSERVATIONS}")
     elif 0 in (space.shape or ()):
         raise TypeError(f"unsupported observation space {space}: there is nothing in it")
-    elif isinstance(space, spaces.Discrete) and not -LARGEST <= space.start <= LARGEST - space.n:
-        raise TypeError(f"unsupported observation space {space}: its numbers must fit into 32 bits")
+    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        numbers = space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n
+        if np.any(space.start < -LARGEST) or np.any(space.start > LARGEST - numbers):
+            raise TypeError(f"unsupported observation space {space}: its numbers must fit into 32 bits")
 
 
 def tensor_dtype(space: spaces.Space) -> np.dtype:

@@ -54,8 +54,11 @@ def record_video(
         RuntimeError: episodes took more than 30,000 frames each: they seem to have no end.
         ValueError: the suffix is neither .mp4 nor .gif; `episodes`, `fps` or `size` is not positive; `env`
             renders no frames; or the agent knows no environment and none was passed.
+        TypeError: `env` is no Gymnasium environment.
     """
-    episodes = as_integer("episodes", episodes)
+    episodes, seed = as_integer("episodes", episodes), as_integer("seed", seed, least=0)
+    if env is not None and not isinstance(env, gymnasium.Env):
+        raise TypeError(f'env must be a Gymnasium environment made with render_mode="rgb_array", got {env!r}')
     check_video_path(path)
     with ExitStack() as stack:
         if env is not None:

@@ -45,9 +45,10 @@ class VideoRecorder:
 
     def __init__(self, path: str | os.PathLike, *, fps: float = DEFAULT_FPS, size: tuple[int, int] | None = None):
         check_video_path(path)
-        for name, value in (("fps", fps), ("size", size)):
-            if value is not None and np.any(np.asarray(value) <= 0):
-                raise ValueError(f"{name} must be positive, got {value!r}")
+        if not fps > 0:
+            raise ValueError(f"fps must be positive, got {fps!r}")
+        if size is not None and (np.shape(size) != (2,) or np.any(np.less_equal(size, 0))):
+            raise ValueError(f"size must be (width, height), both positive, got {size!r}")
         self.path = pathlib.Path(path)
         self.frames = 0
         """How many were written."""
@@ -91,8 +92,9 @@ def rendered_frame(env: gymnasium.Env) -> np.ndarray:
     if env.render_mode != "rgb_array":
         raise ValueError(f'env must be made with render_mode="rgb_array", got {env.render_mode!r}')
     frame = env.render()
-    if not isinstance(frame, np.ndarray):
-        raise ValueError(f"env must render one frame as an array, it rendered {type(frame).__name__}")
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        kind = f"{frame.dtype} numbers" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ValueError(f"env must render one frame as an array of uint8, it rendered {kind}")
     return frame
 
 

@@ -107,6 +107,7 @@ def test_drawn_actions_follow_their_seed_and_without_one_are_drawn_anew(agent):
     np.testing.assert_array_equal(agent.act(observations, sample=True, seed=3), first)
     assert (agent.act(observations, sample=True, seed=4) != first).any()
     assert (agent.act(observations, sample=True) != agent.act(observations, sample=True)).any()
+    np.testing.assert_array_equal(agent.act(observations, sample=True, seed=np.int64(3)), first)
 
 
 def test_an_evaluation_is_of_whole_greedy_episodes_whose_seeds_count_up(agent):
@@ -129,6 +130,31 @@ def test_an_evaluation_is_of_whole_greedy_episodes_whose_seeds_count_up(agent):
 def test_a_number_of_episodes_must_be_positive(agent, episodes):
     with pytest.raises(ValueError, match=f"episodes must be an integer of at least 1, got {episodes}"):
         agent.evaluate(episodes=episodes)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
+def test_a_seed_is_an_integer_of_at_least_0(agent, seed):
+    with pytest.raises(ValueError, match=f"seed must be an integer of at least 0, got {seed!r}"):
+        agent.evaluate(episodes=1, seed=seed)
+    if seed is not None:
+        with pytest.raises(ValueError, match=f"seed must be an integer of at least 0, got {seed!r}"):
+            agent.act(np.zeros(4), sample=True, seed=seed)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", lambda: gymnasium.make("CartPole-v1")], ids=["array", "objects"])
+def test_numpys_numbers_are_numbers_of_an_evaluation(agent, env):
+    numbers = {"episodes": np.int32(2), "seed": np.int64(3), "longest_episode": np.int64(1_000)}
+    got = agent.evaluate(env=env, **numbers)
+    assert got.returns.tolist() == agent.evaluate(env=env, episodes=2, seed=3).returns.tolist()
+
+
+def test_an_agent_whose_environment_is_closed_can_be_exported(tmp_path):
+    environments = gymnasium.make_vec("CartPole-v1", 2, vectorization_mode="async")
+    algorithm = krl.A2C(rollout_length=5)
+    agent = krl.fit_agent(environments, algorithm, steps=10, model=small_model(), jit_compile=False, verbose=0)
+    environments.close()
+    policy = krl.load_policy(agent.export(tmp_path / "policy"))
+    assert policy.act(np.zeros(4)) == agent.act(np.zeros(4))
 
 
 def test_an_environment_with_other_spaces_is_not_evaluated_on(agent):

@@ -408,6 +408,6 @@ def test_what_is_no_export_is_not_loaded(exported, tmp_path):
 
 def test_names_of_inputs_differ_by_more_than_their_case():
     box = spaces.Box(-1, 1, (2,))
-    names = list(named_leaves(spaces.Dict({"A": box, "a": box, "VALUE": box})))
-    assert len({name.lower() for name in names}) == 3
-    assert not {"value", "VALUE"} & set(names)
+    names = list(named_leaves(spaces.Dict({"A": box, "a": box, "VALUE": box, "self": box})))
+    assert len({name.lower() for name in names}) == 4
+    assert not {"value", "VALUE", "self"} & set(names)

@@ -321,7 +321,14 @@ REFUSED: dict[str, tuple[dict, type[Exception], str]] = {
         "unsupported action space Tuple.*; supported: Discrete, MultiDiscrete"),
     "actions of a Box of integers": (
         {"env": blank(action_space=spaces.Box(0, 3, (2,), np.int32))}, TypeError,
-        r"unsupported action space Box\(0, 3, \(2,\), int32\); supported: .* Box of floats"),
+        r"unsupported action space Box\(0, 3, \(2,\), int32\); supported: .* Box of one float"),
+    "actions of nothing": (
+        {"env": blank(action_space=spaces.Box(0, 1, (2, 0)))}, TypeError, "unsupported action space Box.*(2, 0)"),
+    "a switch that is a text": ({"in_graph": "no"}, ValueError, "in_graph must be True or False, got 'no'"),
+    "another switch": ({"jit_compile": "no"}, ValueError, "jit_compile must be True or False, got 'no'"),
+    "options in a list": ({"env_options": [1]}, TypeError, r"env_options must be a dict of .*, got \[1\]"),
+    "a number of environments among the options": (
+        {"env_options": {"num_envs": 2}}, ValueError, "num_envs is an argument of its own: leave it out"),
     "a model's name": (
         {"model": "mlp"}, TypeError, "model must be a keras.Model or a function that builds one, got 'mlp'"),
     "a function that builds something else": (
@@ -337,6 +344,9 @@ REFUSED: dict[str, tuple[dict, type[Exception], str]] = {
     "a model without a value where one is learned": (
         {"model": model_with(lambda x: {"policy": dense(2)(x)})}, ValueError,
         r'A2C learns values: the model must have an output "value" \[B, 1\]; \'my_model\' has none'),
+    "a model of other numbers": (
+        {"model": keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, dtype="float64")])}, ValueError,
+        "weights of a model must be float32, whatever it computes in; got float64"),
     "a model of other observations": (
         {"model": model_with(lambda x: (dense(2)(x), dense(1)(x)), (7,))}, ValueError, r"shape=\(None, 7\), found"),
     "a trunk that returns no vector": (
@@ -601,3 +611,30 @@ def test_numpys_numbers_are_numbers_of_an_algorithm_too(tmp_path):
 def test_numpys_integers_are_integers(tmp_path):
     agent = fit(seed=np.int64(3), steps=np.int32(20))
     assert krl.load_agent(agent.save(tmp_path / "agent")).seed == 3
+
+
+class Unreadable(keras.Model):
+    """Keras hands `__init__` a name and a type, which it does not take."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8)
+
+    def call(self, observation):
+        return self.hidden(observation)
+
+
+@keras.saving.register_keras_serializable(package="kerasrl_pg_test")
+class Readable(Unreadable):
+    def __init__(self, **settings):
+        keras.Model.__init__(self, **settings)
+        self.hidden = keras.layers.Dense(8)
+
+
+def test_a_model_that_could_not_be_read_again_is_refused_where_a_checkpoint_depends_on_it(tmp_path):
+    with pytest.raises(ValueError, match=r"could not be read again .*register_keras_serializable.* take \*\*kwargs"):
+        fit(model=Unreadable(), checkpoint=tmp_path / "agent")
+    assert list(tmp_path.iterdir()) == []
+    assert fit(model=Unreadable()).steps == 40
+    for steps in (40, 60):
+        assert fit(model=Readable(), checkpoint=tmp_path / "agent", steps=steps).steps == steps

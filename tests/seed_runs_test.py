@@ -282,7 +282,7 @@ def test_a_sweep_is_a_training_of_each_with_the_same_seeds(trained):
 
 
 def test_bad_input_is_named(trained):
-    for seeds in (0, [], [1, 2, 1]):
+    for seeds in (0, [], [1, 2, 1], 2.0, True):
         with pytest.raises(ValueError, match="seeds must be a positive number of seeds or different seeds, got"):
             seeds_of(SHORT_A2C, seeds=seeds)
     with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):

@@ -188,6 +188,8 @@ BOX = spaces.Box(-1, 1, (2,))
         (spaces.Dict({}), "there is nothing in it"),
         (spaces.Dict({0: BOX, 1: BOX}), "its keys must be text"),
         (spaces.Discrete(5, start=2**40), "its numbers must fit into 32 bits"),
+        (spaces.MultiDiscrete([3, 3], start=[0, 2**40]), "its numbers must fit into 32 bits"),
+        (spaces.MultiDiscrete([3, 2**31]), "its numbers must fit into 32 bits"),
     ],
 )
 def test_an_observation_that_no_network_can_read_is_refused_by_its_space(space, message):

@@ -182,8 +182,14 @@ def test_bad_input_is_named(agent, tmp_path):
         record_video(agent, tmp_path / "film.avi")
     with pytest.raises(ValueError, match="episodes must be an integer of at least 1, got 0"):
         record_video(agent, tmp_path / "film.mp4", episodes=0)
-    with pytest.raises(ValueError, match="size must be positive"):
+    with pytest.raises(ValueError, match=r"size must be .* both positive"):
         record_video(agent, tmp_path / "film.mp4", size=(0, 100))
+    with pytest.raises(ValueError, match=r"size must be .* both positive, got 5"):
+        record_video(agent, tmp_path / "film.mp4", size=5)
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
+        record_video(agent, tmp_path / "film.mp4", seed=-1)
+    with pytest.raises(TypeError, match=r"env must be a Gymnasium environment .*, got 'CartPole-v1'"):
+        record_video(agent, tmp_path / "film.mp4", env="CartPole-v1")
     with pytest.raises(ValueError, match=r'render_mode="rgb_array", got None'):
         record_video(agent, tmp_path / "film.mp4", env=gymnasium.make("CartPole-v1"))
 
@@ -199,3 +205,14 @@ def test_a_notebook_embeds_the_film(agent, tmp_path):
     assert show_video(path)._repr_html_().startswith('<img src="data:image/gif;base64,R0lGOD')
     with pytest.raises(FileNotFoundError, match=r"there is no video at .*other\.mp4"):
         show_video(tmp_path / "other.mp4")
+
+
+def test_frames_that_are_no_bytes_are_refused(agent, tmp_path):
+    class Pale(gymnasium.Wrapper):
+        def render(self):
+            return self.env.render() / 255.0
+
+    env = Pale(gymnasium.make("CartPole-v1", render_mode="rgb_array"))
+    with pytest.raises(ValueError, match="must render one frame as an array of uint8, it rendered float64 numbers"):
+        record_video(agent, tmp_path / "film.gif", env=env)
+    assert list(tmp_path.iterdir()) == []

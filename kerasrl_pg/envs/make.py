@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import importlib
@@ -16,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
 from kerasrl_pg.envs.doom import DoomProtocol, find_doom_spec, is_doom, make_doom
 from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
+from kerasrl_pg.envs.one_of_many import LeftOpen, OneOfMany
 from kerasrl_pg.envs.tensor_vector import TensorVectorEnv
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.integers import as_integer
@@ -79,7 +79,7 @@ def make_env(
         ValueError: an unknown id (with the closest known ones), a `num_envs` that `env` cannot have, a `protocol` or
             options that are not for `env`, a `TensorEnv` that names an original which is not registered.
         ImportError: the id needs an extra that is not installed.
-        TypeError: `env` is none of the kinds above.
+        TypeError: `env` is none of the kinds above, or `env_options` is no dict.
 
     Example:
         >>> make_env("CartPole-v1", num_envs=4).make_training().observation_space.shape
@@ -89,6 +89,8 @@ def make_env(
         num_envs = as_integer("num_envs", num_envs)
     if protocol is not None:
         _check_protocol(env, protocol)
+    if env_options is not None and not isinstance(env_options, Mapping):
+        raise TypeError(f"env_options must be a dict of keyword arguments, got {env_options!r}")
     options = dict(env_options or {})
     if options:
         _check_takes_options(env, options)
@@ -177,12 +179,18 @@ def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
 def make_render_env(env_id: str, options: Mapping[str, Any] | None = None) -> gymnasium.Env:
     """One environment that renders RGB frames; `options` are those of `make_env`.
 
+    Raises:
+        ValueError: an unknown id, or one that has no render mode "rgb_array".
+
     Example:
         >>> make_render_env("CartPole-v1").render_mode
         'rgb_array'
     """
     find_spec(env_id)
-    return gymnasium.make(env_id, render_mode="rgb_array", **(options or {}))
+    try:
+        return gymnasium.make(env_id, render_mode="rgb_array", **(options or {}))
+    except AssertionError as error:  # Gymnasium's own check
+        raise ValueError(f"{env_id} renders no frames: {error}") from error
 
 
 def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: Any, options: dict[str, Any]) -> Environment:
@@ -253,7 +261,7 @@ def _vector_env(env_id: str, num_envs: int, options: dict[str, Any]) -> VectorAd
 
 
 def _same_step(makers: list[Callable[[], gymnasium.Env]]) -> SyncVectorEnv:
-    kept = [lambda make=make: _FinalObservationKept(make()) for make in makers]
+    kept = [lambda make=make: OneOfMany(make()) for make in makers]
     return SyncVectorEnv(kept, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
@@ -262,6 +270,8 @@ def _check_takes_options(env: EnvLike, options: dict[str, Any]) -> None:
         raise ValueError(
             f"env_options are for ids: make this environment with them yourself, got {options} with {env!r}"
         )
+    if "num_envs" in options:
+        raise ValueError(f"num_envs is an argument of its own: leave it out of env_options, got {options}")
     protocol = protocol_of(env)
     if protocol is not None:
         raise ValueError(f"env_options are not for {env}: pass protocol=krl.{protocol.__name__}(...), got {options}")
@@ -289,7 +299,7 @@ def _from_single_env(env: gymnasium.Env, num_envs: int | None) -> Environment:
             "or num_envs=1"
         )
     # The evaluation plays on the same object, which may hold state that no copy would have.
-    adapter = VectorAdapter(_same_step([lambda: _LeftOpen(env)]), owned=False)
+    adapter = VectorAdapter(_same_step([lambda: LeftOpen(env)]), owned=False)
     return Environment(lambda: adapter, lambda _episodes: adapter, **_facts(env.spec))
 
 
@@ -327,24 +337,6 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
     except ValueError as error:
         raise ValueError(f"gymnasium_id of {type(env).__name__} must be registered, or None: {error}") from error
     return dataclasses.replace(original, make_training=lambda: env, max_episode_steps=env.max_episode_steps)
-
-
-class _FinalObservationKept(gymnasium.Wrapper):
-    """An environment that may reuse its observation's memory: the reset, in the same step, would write over it."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """The environment's step, with a copy of an episode's last observation."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if terminated or truncated:
-            observation = copy.deepcopy(observation)
-        return observation, reward, terminated, truncated, info
-
-
-class _LeftOpen(gymnasium.Wrapper):
-    """An environment that is the user's to close."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 def _facts(spec: Any) -> dict[str, Any]:

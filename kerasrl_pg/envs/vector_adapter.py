@@ -111,6 +111,11 @@ class VectorAdapter:
 
     def _with_final_rows(self, observation: Any, info: dict[str, Any], ended: np.ndarray) -> Any:
         """[N, *observation] with the rows that ended replaced by the episodes' final observations."""
+        if not isinstance(info, dict) or "final_obs" not in info:
+            raise TypeError(
+                f"{_name(self.environment)} resets in the step that ends an episode, and must then return its last "
+                'observations as info["final_obs"]: take off the wrapper that changes infos'
+            )
         final = info["final_obs"]
         row_by_row = isinstance(final, np.ndarray) and final.dtype.hasobject
         if not row_by_row:  # dense, as ale-py and TensorVectorEnv have it

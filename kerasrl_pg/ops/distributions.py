@@ -51,7 +51,7 @@ def parameter_size(action_space: Space) -> int:
             return int(action_space.nvec.sum())
         case MultiBinary():
             return math.prod(action_space.shape)
-        case Box() if _is_float(action_space):
+        case Box() if _is_float(action_space) and 0 not in action_space.shape:
             return 2 * math.prod(action_space.shape)
     raise _unsupported(action_space)
 
@@ -198,7 +198,7 @@ def box_units(box: Box) -> tuple[np.ndarray, np.ndarray]:
     """The environment's units of a Box: action = center + half width · (action in the policy's units).
 
     A dimension with both bounds has center (low + high) / 2 and half width (high - low) / 2, halved first so that
-    neither overflows; one without has 0 and 1.
+    neither overflows; one without has 0 and 1. The largest number of the type is no bound: nothing is beyond it.
 
     Args:
         box: Action space of one environment.
@@ -211,7 +211,8 @@ def box_units(box: Box) -> tuple[np.ndarray, np.ndarray]:
         >>> center.tolist(), half_width.tolist()
         ([5.0, 0.0], [5.0, 1.0])
     """
-    bounded = np.isfinite(box.low) & np.isfinite(box.high)
+    largest = np.finfo(box.low.dtype).max  # type: ignore[type-var]
+    bounded = (box.low > -largest) & (box.high < largest)
     low, high = np.where(bounded, box.low, -1.0), np.where(bounded, box.high, 1.0)
     return (low / 2 + high / 2).astype(box.dtype), (high / 2 - low / 2).astype(box.dtype)
 
@@ -236,7 +237,7 @@ def _is_float(box: Box) -> bool:
 
 
 def _unsupported(action_space: Space) -> TypeError:
-    supported = "Discrete, MultiDiscrete, MultiBinary, Box of floats"
+    supported = "Discrete, MultiDiscrete, MultiBinary, Box of one float or more"
     return TypeError(f"unsupported action space {action_space}; supported: {supported}")
 
 

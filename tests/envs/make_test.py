@@ -333,3 +333,58 @@ def test_environments_made_here_are_closed_and_the_users_are_left_open():
     mine = Noted(gymnasium.make("CartPole-v1"))
     krl.fit_agent(mine, krl.A2C(), steps=10, jit_compile=False, verbose=0).evaluate(episodes=2)
     assert not closed
+
+
+class Talkative(Counter):
+    """Infos of which Gymnasium could make no arrays, one of them of a name that it uses itself."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, {"final_obs": np.full_like(observation, -7)}
+
+    def step(self, action):
+        *step, _ = super().step(action)
+        return *step, {"legal": np.arange(1 + self.np_random.integers(4)), "large": 2**70, "final_obs": "mine"}
+
+
+def test_the_infos_of_environments_do_not_matter():
+    silent, talkative = (made(functools.partial(kind, 1), num_envs=2).make_training() for kind in (Counter, Talkative))
+    for environment in (silent, talkative):
+        environment.reset(seed=0)
+    for _ in range(3 * LIMIT):
+        expected, got = (environment.step(np.zeros(2, int))[0] for environment in (silent, talkative))
+        np.testing.assert_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (np.zeros(3), TypeError, r"must return \(observation, info\), it returned array"),
+        ((np.zeros(4), {}), ValueError, r"must return Box.*\(3,\).*, it returned one of shape \(4,\)"),
+    ],
+)
+def test_an_environment_whose_reset_breaks_its_word_is_named(answer, error, message):
+    class Broken(gymnasium.Env):
+        observation_space = spaces.Box(-1, 1, (3,))
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return answer
+
+    with pytest.raises(error, match=f"reset of <Broken.*{message}"):
+        made(Broken).make_training().reset(seed=0)
+
+
+@pytest.mark.parametrize("reward", [None, np.array([1.0])])
+def test_a_reward_that_is_no_number_is_named(reward):
+    class Broken(Counter):
+        def step(self, action):
+            observation, _, *ends, info = super().step(action)
+            return observation, reward, *ends, info
+
+    environment = made(functools.partial(Broken, 1)).make_training()
+    environment.reset(seed=0)
+    with pytest.raises(
+        RuntimeError, match="environment Broken raised TypeError in step 1: its reward must be a number"
+    ):
+        environment.step(np.zeros(8, int))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers.vector import DictInfoToList
 
 from kerasrl_pg.collect import VectorCollector
 from kerasrl_pg.envs.make import make_env
@@ -230,3 +231,9 @@ def test_environments_in_other_processes_give_the_same_steps(mode):
         tf.nest.map_structure(np.testing.assert_array_equal, step, other)
         np.testing.assert_array_equal(valid, other_valid)
     environment.close()
+
+
+def test_a_wrapper_that_hides_the_final_observations_is_named():
+    made = gymnasium.make_vec("CartPole-v1", 2, "sync", vector_kwargs={"autoreset_mode": "SameStep"})
+    with pytest.raises(TypeError, match=r'CartPole-v1 resets .* info\["final_obs"\]: take off the wrapper'):
+        steps_of(DictInfoToList(made), np.zeros((100, 2), int))

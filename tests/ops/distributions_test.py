@@ -215,6 +215,20 @@ def test_a_dimension_that_is_not_bounded_on_both_sides_keeps_its_unit(variant):
     )
 
 
+def test_the_largest_number_of_a_type_is_no_bound(variant):
+    largest = np.finfo(np.float32).max
+    space = spaces.Box(np.float32([-largest, -2, -largest]), np.float32([largest, largest, 2]))
+    action = tf.constant([[50.0] * 3, [-50.0] * 3])
+    for_environment = variant(lambda action: ops.to_environment(space, action))(action)
+    np.testing.assert_allclose(for_environment, [[50.0, 50.0, 2.0], [-50.0, -2.0, -50.0]])
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_actions_of_nothing_are_refused(shape):
+    with pytest.raises(TypeError, match=r"unsupported action space Box.*Box of one float or more"):
+        ops.parameter_size(spaces.Box(-1, 1, shape))
+
+
 def test_probabilities_are_float32_for_a_model_in_bfloat16(variant):
     logits = tf.constant([[0.1, 0.2, 0.3]], tf.bfloat16)
     probability = variant(lambda x: tf.exp(ops.action_distribution(spaces.Discrete(3), x).log_prob([[0], [1], [2]])))
@@ -225,7 +239,7 @@ def test_probabilities_are_float32_for_a_model_in_bfloat16(variant):
     "space", [spaces.Box(0, 255, [2], np.uint8), spaces.Text(3), spaces.Dict(a=spaces.Discrete(2))], ids=str
 )
 def test_other_spaces_are_named_with_what_is_supported(space):
-    supported = "supported: Discrete, MultiDiscrete, MultiBinary, Box of floats"
+    supported = "supported: Discrete, MultiDiscrete, MultiBinary, Box of one float or more"
     for function in (
         lambda: ops.parameter_size(space),
         lambda: ops.action_distribution(space, tf.zeros([1, 2])),
