@@ -16,7 +16,7 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, own_number, protocol_from
+from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, options_of, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.integers import as_integer
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
@@ -117,13 +117,14 @@ def environment_of(
 
     An object has options and a protocol already, and knows how many it is.
     """
+    options = options_of(env_options)
     if preset is not None and isinstance(env, str):
-        env_options = {**preset.env_options, **(env_options or {})}
+        options = {**preset.env_options, **options}
         protocol = preset.protocol if protocol is None else protocol
     if preset is not None and num_envs is None and own_number(env) is None:
         num_envs = preset.num_envs
-    as_json(dict(env_options or {}))  # or it could not be saved
-    made = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=env_options)
+    as_json(options)  # or it could not be saved
+    made = make_env(env, num_envs=num_envs, in_graph=in_graph, protocol=protocol, env_options=options)
     if preset is not None and made.spec_id is not None:
         _check_preset(preset, made.spec_id)
     return made
@@ -136,7 +137,7 @@ def presentation_of(
     own = agent.environment
     if own is None or not isinstance(env, str) or env != own.id:
         return protocol, env_options
-    return protocol or protocol_from(env, own.protocol), {**own.options, **(env_options or {})}
+    return protocol or protocol_from(env, own.protocol), {**own.options, **options_of(env_options)}
 
 
 def _check_preset(preset: Preset, env_id: str) -> None:

@@ -89,9 +89,7 @@ def make_env(
         num_envs = as_integer("num_envs", num_envs)
     if protocol is not None:
         _check_protocol(env, protocol)
-    if env_options is not None and not isinstance(env_options, Mapping):
-        raise TypeError(f"env_options must be a dict of keyword arguments, got {env_options!r}")
-    options = dict(env_options or {})
+    options = options_of(env_options)
     if options:
         _check_takes_options(env, options)
     if isinstance(env, str):
@@ -123,6 +121,21 @@ def own_number(env: EnvLike) -> int | None:
         (None, 1)
     """
     return 1 if isinstance(env, gymnasium.Env) else getattr(env, "num_envs", None)
+
+
+def options_of(env_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`env_options` as a dict of their own, empty for None.
+
+    Raises:
+        TypeError: they are no mapping.
+
+    Example:
+        >>> options_of(None), options_of({"task": "simple"})
+        ({}, {'task': 'simple'})
+    """
+    if env_options is not None and not isinstance(env_options, Mapping):
+        raise TypeError(f"env_options must be a dict of keyword arguments, got {env_options!r}")
+    return dict(env_options or {})
 
 
 def protocol_of(env_id: str) -> type[AtariProtocol] | type[DoomProtocol] | None:
