@@ -51,6 +51,8 @@ class Candidate:
     """`entropy_coef` falls linearly to 0 as well."""
     entropy_held: float | None = None
     """`entropy_coef` stays for this share of the steps, then it falls to 0 along a cosine."""
+    entropy_gone: float = 1.0
+    """The share of the steps after which it is 0."""
     learning_rate: float = 1e-3
     """At the start; it falls linearly to 0, unless `adaptive_kl` moves it."""
     adaptive_kl: float | None = None
@@ -81,6 +83,7 @@ CANDIDATES = {
     "falling-entropy": Candidate(falling_entropy=True),
     "800k-falling-entropy": Candidate(steps=800_000, falling_entropy=True),
     "800k-late": Candidate(steps=800_000, entropy_held=0.7),
+    "850k-step": Candidate(steps=850_000, entropy_held=0.4, entropy_gone=0.75),
     "half-width": Candidate(width=0.5),
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(entropy_coef=0.01, crop=FIELD, size=60),
@@ -212,9 +215,9 @@ def settings_of(candidate: Candidate):
         algorithm = dataclasses.replace(algorithm, entropy_coef=falling)
     if candidate.entropy_held is not None:
         gradient_steps = linear_to_zero(1.0, candidate.steps, candidate.num_envs, algorithm).decay_steps
-        held = round(candidate.entropy_held * gradient_steps)
+        held, gone = (round(x * gradient_steps) for x in (candidate.entropy_held, candidate.entropy_gone))
         late = keras.optimizers.schedules.CosineDecay(
-            candidate.entropy_coef, gradient_steps - held, warmup_target=candidate.entropy_coef, warmup_steps=held
+            candidate.entropy_coef, gone - held, warmup_target=candidate.entropy_coef, warmup_steps=held
         )
         algorithm = dataclasses.replace(algorithm, entropy_coef=late)
     if candidate.falling_kl:
