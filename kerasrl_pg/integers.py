@@ -13,6 +13,7 @@ def as_integer(name: str, value: Any, least: int = 1) -> int:
         ValueError: it is no integer, or smaller than `least`; the message calls it `name`.
 
     Example:
+        >>> import numpy as np
         >>> as_integer("num_envs", np.int64(8))
         8
         >>> as_integer("num_envs", 0)
