@@ -101,5 +101,7 @@ def test_a_peer_that_is_not_installed_is_named(compare, tmp_path):
 def test_our_side_counts_its_work_and_leaves_the_warm_up_out_of_the_time(compare):
     workload = compare.dataclasses.replace(compare.WORKLOADS["cartpole"], steps=10_240)
     result = json.loads(json.dumps(compare.measure(workload, "graph", seed=0)))
+    shares = result["work"].pop("time_shares")
+    assert 0.9 < sum(shares.values()) < 1.0
     assert result["work"] == {**WORK, "rollout_length": 128, "gradient_steps": 160}
     assert result["steps"] == 10_240 - 1024

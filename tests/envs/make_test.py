@@ -306,11 +306,11 @@ def test_gymnasiums_own_environments_train_and_are_evaluated(env_id, algorithm):
 
 @pytest.mark.slow  # the initial weights alone take 20 s: at 240x320 the Nature network has 30 million
 def test_vizdoom_trains_through_gymnasium(monkeypatch, tmp_path):
-    """A Dict of an image and numbers, registered by the module that the id names."""
-    pytest.importorskip("vizdoom")
+    """A Dict of an image and numbers, as Gymnasium makes it: without our protocol."""
+    pytest.importorskip("vizdoom.gymnasium_wrapper")
     monkeypatch.chdir(tmp_path)  # the engine writes its settings to where it runs
     agent: Any = krl.fit_agent(
-        "vizdoom.gymnasium_wrapper:VizdoomDefendCenter-v1", krl.A2C(rollout_length=4), steps=16, num_envs=2,
+        lambda: gymnasium.make("VizdoomDefendCenter-v1"), krl.A2C(rollout_length=4), steps=16, num_envs=2,
         jit_compile=False, verbose=0,
     )  # fmt: skip
     assert agent.updates == 2
