@@ -58,8 +58,11 @@ def check_numbers(
         raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
 
 
-def check_switches(**switches: Any) -> None:
-    """Raise ValueError for what is neither True nor False; a text would count as true."""
+def check_switches(in_graph: Any, eval_sample: Any, jit_compile: Any) -> None:
+    """Raise ValueError for what is neither True nor False (`jit_compile`: nor None); a text would count as true."""
+    switches = {"in_graph": in_graph, "eval_sample": eval_sample}
+    if jit_compile is not None:
+        switches["jit_compile"] = jit_compile
     for name, value in switches.items():
         if not isinstance(value, bool | np.bool_):
             raise ValueError(f"{name} must be True or False, got {value!r}")

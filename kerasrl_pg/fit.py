@@ -121,7 +121,7 @@ def fit_agent(
         (512, 2)
     """
     check_numbers(steps, (seed,), eval_episodes, steps_per_epoch, stop_return, verbose)
-    check_switches(in_graph=in_graph, eval_sample=eval_sample, jit_compile=jit_compile or False)
+    check_switches(in_graph, eval_sample, jit_compile)
     check_callbacks(callbacks)
     if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
         raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")

@@ -219,7 +219,7 @@ def fit_seeds(
         raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")
     if isinstance(model, keras.Model):
         raise TypeError(f"model must be a function that builds one for each seed, got the model {model.name!r}")
-    check_switches(in_graph=in_graph, eval_sample=eval_sample, jit_compile=jit_compile or False)
+    check_switches(in_graph, eval_sample, jit_compile)
     check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
     chosen = tuple(map(int, chosen))
     callbacks_of = {seed: () if callbacks is None else callbacks(seed) for seed in chosen}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import numbers
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from kerasrl_pg.envs.doom_game import DoomGame
-from kerasrl_pg.integers import as_integer
+from kerasrl_pg.integers import as_integer, is_integer
 
 SCREENS = ((120, 160), (240, 320), (480, 640))
 """(height, width) in which games are drawn, in pixels: the first one that is not smaller than the agent's frame."""
@@ -52,10 +51,10 @@ class DoomProtocol:
             object.__setattr__(self, name, as_integer(name, getattr(self, name)))  # JSON knows no others
         if not isinstance(self.game_variables, bool):
             raise ValueError(f"game_variables must be True or False, got {self.game_variables!r}")
-        size = self.size if isinstance(self.size, tuple | list) else ()
-        fits = [isinstance(n, numbers.Integral) and 1 <= n <= most for n, most in zip(size, SCREENS[-1], strict=False)]
-        if len(size) != 2 or not all(fits):
-            raise ValueError(f"size must be (height, width) in pixels, at most {SCREENS[-1]}, got {self.size!r}")
+        size = self.size
+        is_pair = isinstance(size, tuple | list) and len(size) == 2 and all(map(is_integer, size))
+        if not is_pair or np.any(np.greater(size, SCREENS[-1])):
+            raise ValueError(f"size must be (height, width) in pixels, at most {SCREENS[-1]}, got {size!r}")
         object.__setattr__(self, "size", tuple(map(int, size)))  # JSON makes a list of it
 
 

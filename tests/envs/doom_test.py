@@ -355,6 +355,8 @@ def test_a_protocol_is_for_its_own_kind_of_game(vizdoom):
         ({"stack": True}, "stack must be an integer of at least 1, got True"),
         ({"size": 84}, r"size must be \(height, width\) in pixels, at most \(480, 640\), got 84"),
         ({"size": (0, 80)}, r"size must be .*, got \(0, 80\)"),
+        ({"size": (True, 80)}, r"size must be .*, got \(True, 80\)"),
+        ({"size": (60.5, 80)}, r"size must be .*, got \(60.5, 80\)"),
         ({"size": (481, 640)}, r"size must be .*, got \(481, 640\)"),
         ({"size": (60, 80, 3)}, r"size must be .*, got \(60, 80, 3\)"),
         ({"game_variables": 1}, "game_variables must be True or False, got 1"),
