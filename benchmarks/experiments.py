@@ -11,9 +11,13 @@ What an experiment measured is in `docs/results/<experiment>/`: the histories as
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import multiprocessing
+import pathlib
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -36,15 +40,37 @@ TRAINING_GAMES = "episode_return", "return of the last 100 training games"
 
 @app.command()
 def lab():
-    """10,000 steps on CartPole-v1; every 500, five test episodes, their actions sampled."""
+    """10,000 steps on CartPole-v1; every 500, five test episodes, their actions sampled. Two processes share the seeds."""
     import kerasrl_pg as krl
 
+    seeds, processes = range(10), 2
+
     def train():
-        return krl.fit_sweep(
-            "CartPole-v1", LAB, seeds=10, steps=10_000, steps_per_epoch=500, eval_episodes=5, eval_sample=True
-        )
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool,
+        ):
+            shares = [seeds[first::processes] for first in range(processes)]
+            parts = list(pool.map(lab_runs, shares, [f"{folder}/{first}" for first in range(processes)]))
+            agents = {label: krl.load_agent(f"{folder}/0/{preset}") for label, preset in LAB.items()}
+        runs = {
+            label: sorted((run for part in parts for run in part[label]), key=lambda run: run.seed) for label in LAB
+        }
+        return {label: krl.SeedRuns(tuple(runs[label]), agents[label]) for label in LAB}
 
     measure("lab", train, TEST_GAMES)
+
+
+def lab_runs(seeds: Sequence[int], folder: str):
+    """The lab's trainings with some of its seeds, by method; each method's agent is saved under its preset's name."""
+    import kerasrl_pg as krl
+
+    runs = krl.fit_sweep(
+        "CartPole-v1", LAB, seeds=seeds, steps=10_000, steps_per_epoch=500, eval_episodes=5, eval_sample=True
+    )
+    for label, preset in LAB.items():
+        runs[label].agent.save(pathlib.Path(folder) / preset)
+    return {label: each.runs for label, each in runs.items()}
 
 
 @app.command()
