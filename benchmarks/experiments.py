@@ -40,7 +40,7 @@ TRAINING_GAMES = "episode_return", "return of the last 100 training games"
 
 @app.command()
 def lab():
-    """10,000 steps on CartPole-v1; every 500, five test episodes, their actions sampled. Two processes share the seeds."""
+    """10,000 steps on CartPole-v1; every 500, five test episodes, their actions sampled. Two processes."""
     import kerasrl_pg as krl
 
     seeds, processes = range(10), 2

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kerasrl_pg.integers import is_integer
+
 Crop = tuple[int, int, int, int]
 """(top, bottom, left, right): rows top to bottom - 1 and columns left to right - 1 are kept."""
 
@@ -92,9 +94,9 @@ def check_crop(crop: Sequence[int], height: int, width: int, size: int) -> Crop:
         >>> check_crop((14, 196, 8, 159), 210, 160, 84)
         (14, 196, 8, 159)
     """
-    if len(crop) == 4 and all(isinstance(edge, int) and not isinstance(edge, bool) for edge in crop):
-        top, bottom, left, right = crop
-        if 0 <= top <= bottom - size and bottom <= height and 0 <= left <= right - size and right <= width:
+    if len(crop) == 4 and all(is_integer(edge, least=0) for edge in crop):
+        top, bottom, left, right = map(int, crop)
+        if top <= bottom - size and bottom <= height and left <= right - size and right <= width:
             return top, bottom, left, right
     raise ValueError(
         f"crop must be (top, bottom, left, right) within {height} x {width} pixels and at least {size} apart, "

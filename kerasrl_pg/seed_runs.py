@@ -31,6 +31,7 @@ from kerasrl_pg.building import (
 from kerasrl_pg.envs.make import EnvLike, Protocol
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.episode_log import EpisodeLog
+from kerasrl_pg.integers import is_integer
 from kerasrl_pg.settings import ModelBuilder
 from kerasrl_pg.training.loop import train
 
@@ -213,7 +214,7 @@ def fit_seeds(
     chosen: tuple[int, ...] = ()
     if isinstance(seeds, Iterable):
         chosen = tuple(seeds)
-    elif isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
+    elif is_integer(seeds):
         chosen = tuple(range(seeds))
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")

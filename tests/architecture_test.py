@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "direct_calls": set(),
     "integers": set(),
     "types": set(),
-    "frames": set(),
+    "frames": {"integers"},
     "optimizers": set(),
     "video_recorder": set(),
     "exported_policy": {"seeding", "spaces"},
@@ -92,7 +92,7 @@ ARROWS: dict[str, set[str]] = {
         "training",
     },
     "fit": {"agent", "algorithms", "building", "envs", "learner", "loading", "saving", "settings", "training"},
-    "seed_runs": {"agent", "building", "envs", "episode_log", "settings", "training"},
+    "seed_runs": {"agent", "building", "envs", "episode_log", "integers", "settings", "training"},
 }
 """Room -> the rooms that it imports: all of them, so that a needless arrow is noticed too."""
 

@@ -83,6 +83,11 @@ def test_the_layer_gives_the_same_bytes_compiled_or_not_and_in_any_precision(scr
     np.testing.assert_array_equal(again(screens), expected)
 
 
+def test_the_edges_of_a_crop_may_be_numpys_integers():
+    frame = np.random.default_rng(0).integers(0, 256, (210, 160), np.uint8)
+    np.testing.assert_array_equal(crop_and_resize(frame, tuple(np.array(PONG)), 84), crop_and_resize(frame, PONG, 84))
+
+
 def test_bad_crops_and_sizes_are_named():
     frame = np.zeros((210, 160), np.uint8)
     for crop in ((14, 196, 8, 161), (14, 90, 8, 159), (-1, 196, 8, 159), (14, 196, 8), (14.0, 196, 8, 159)):

@@ -171,13 +171,13 @@ class ValueDenormalizer(keras.layers.Layer):
 def observation_inputs(space: spaces.Space):
     """A `keras.Input` per leaf of the observation space, in the observation's own structure."""
     check_observation_space(space)
-    return unflatten(
-        space,
-        [
-            keras.Input(leaf.shape, dtype=tensor_dtype(leaf).name, name=_input_name(path))
-            for path, leaf in leaf_paths(space)
-        ],
-    )
+    inputs: list[keras.KerasTensor] = []
+    names: set[str | None] = set()
+    for path, leaf in leaf_paths(space):
+        name = _input_name(path)
+        inputs.append(keras.Input(leaf.shape, dtype=tensor_dtype(leaf).name, name=None if name in names else name))
+        names.add(name)
+    return unflatten(space, inputs)
 
 
 def _input_name(path: tuple[str | int, ...]) -> str | None:

@@ -110,7 +110,10 @@ def test_exploring_drops_by_its_seed_and_changes_nothing():
 
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")
 def test_keys_may_be_what_no_keras_layer_can_be_called():
-    space = spaces.Dict({"policy": VECTOR, "my value/scaled": VECTOR, "7": spaces.Discrete(2)})
+    nested = spaces.Dict({"b": VECTOR})  # "a.b" as well
+    space = spaces.Dict(
+        {"policy": VECTOR, "my value/scaled": VECTOR, "7": spaces.Discrete(2), "a.b": VECTOR, "a": nested}
+    )
     policy = PolicyModel(default_model(space, spaces.Discrete(2)), space, spaces.Discrete(2))
     assert policy(samples(space, 3)).value.shape == (3,)
 
