@@ -157,7 +157,7 @@ def preset():
     for path in sorted(folder.glob("seed-?.json")):
         trained = json.loads(path.read_text())
         settings = trained["agent"]["algorithm"]["settings"]
-        if settings != settings_to_json(algorithm):
+        if settings != json.loads(json.dumps(settings_to_json(algorithm))):  # which knows no tuples
             raise typer.BadParameter(f"{path} was trained with other settings than this candidate's: {settings}")
         with open(folder / f"{path.stem}-history.csv") as file:
             speeds = [float(row["steps_per_second"]) for row in csv.DictReader(file)]

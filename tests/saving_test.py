@@ -65,6 +65,7 @@ SETTINGS = [
     *VARIANTS.values(),
     DQN(epsilon=ExponentialDecay(1.0, 10, 0.5), sampler=Prioritized(exponent=0.3, offset=0.2, importance_exponent=0.5)),
     PPO(clip_epsilon=CosineDecay(0.2, 100)),
+    PPO(entropy_values=(-1, 1)),
     A2C(rollout_length=None),
 ]
 

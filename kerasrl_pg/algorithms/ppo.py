@@ -43,6 +43,9 @@ class PPO:
     """Weight of the next step's return, per environment step (γ)."""
     gae_lambda: float = 0.95
     """λ of GAE."""
+    reward_ends_return: bool = False
+    """Count nothing that comes after a reward other than 0, as if the episode ended with it: for games that are played
+    point by point (Karpathy 2016, "Deep Reinforcement Learning: Pong from Pixels")."""
     clip_epsilon: float | LearningRateSchedule = 0.2
     """Bound of the probability ratio's distance from 1 (ε); a Keras schedule counts gradient steps."""
     clip_value: float | None = None
@@ -52,6 +55,9 @@ class PPO:
     """Weight of the value loss (c₁)."""
     entropy_coef: float | LearningRateSchedule = 0.01
     """Weight of the entropy bonus (c₂); a Keras schedule counts gradient steps."""
+    entropy_values: tuple[float, float] | None = None
+    """The value V(s) up to which a state has the whole bonus and that from which on it has none, falling linearly in
+    between: explore where little is expected, be precise where much is. None for the whole bonus everywhere."""
     normalize_advantage: bool = True
     """Standardise the advantages of each minibatch, over all replicas."""
     max_gradient_norm: float | None = 0.5
@@ -70,11 +76,14 @@ class PPO:
         validation.check_range(self, "value_coef", 0, float("inf"))
         validation.check_schedule(self, "clip_epsilon", 0, float("inf"), above=True)
         validation.check_schedule(self, "entropy_coef", 0, float("inf"))
+        if self.entropy_values is not None:
+            validation.check_interval(self, "entropy_values")
         if self.adaptive_kl is not None:
             validation.check_schedule(self, "adaptive_kl", 0, float("inf"), above=True)
         for name in ("clip_value", "max_gradient_norm", "target_kl"):
             validation.check_range(self, name, 0, float("inf"), above=True, optional=True)
-        validation.check_switch(self, "normalize_advantage")
+        for name in ("reward_ends_return", "normalize_advantage"):
+            validation.check_switch(self, name)
         if self.rollout_length % self.num_minibatches:
             raise ValueError(
                 f"PPO: num_minibatches must divide rollout_length ({self.rollout_length}), got {self.num_minibatches}"
@@ -101,12 +110,17 @@ class PPO:
 
     def prepare(self, rollout: Rollout) -> Batch:
         """Advantages and value targets, [T, N]."""
+        if self.reward_ends_return:
+            rollout = rollout._replace(terminated=rollout.terminated | tf.not_equal(rollout.reward, 0.0))
         return ops.advantage_batch(rollout, discount=self.discount, gae_lambda=self.gae_lambda)
 
     def loss(
         self, policy, batch: Batch, *, clip_epsilon: tf.Tensor | float, entropy_coef: tf.Tensor | float
     ) -> tuple[tf.Tensor, Metrics]:
-        """Clipped surrogate + value_coef · value loss - entropy_coef · entropy; Schulman et al. 2017, eq. 9."""
+        """Clipped surrogate + value_coef · value loss - entropy_coef · bonus; Schulman et al. 2017, eq. 9.
+
+        The bonus is the entropy, or with `entropy_values` the mean of the states' shares of it.
+        """
         distribution, value = policy(batch.observation, training=True)
         weight = batch.weight
         log_prob = distribution.log_prob(batch.action)
@@ -125,8 +139,10 @@ class PPO:
                 weight=weight,
                 scale=policy.value_scale,
             )
-        entropy = ops.entropy(distribution, weight)
-        total = policy_loss + self.value_coef * value_loss - entropy_coef * entropy
+        entropy = bonus = ops.entropy(distribution, weight)
+        if self.entropy_values is not None:
+            bonus = ops.entropy(distribution, weight * falling(batch.value, *self.entropy_values))
+        total = policy_loss + self.value_coef * value_loss - entropy_coef * bonus
         return total, {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
@@ -134,6 +150,16 @@ class PPO:
             "approx_kl": ops.approx_kl(log_prob, batch.log_prob, weight),
             "clip_fraction": ops.clip_fraction(log_prob, batch.log_prob, clip_epsilon=clip_epsilon, weight=weight),
         }
+
+
+def falling(value: tf.Tensor, start: float, end: float) -> tf.Tensor:
+    """1 up to `start`, 0 from `end` on, a straight line in between.
+
+    Example:
+        >>> falling(tf.constant([-3.0, -1.0, 0.0, 1.0, 3.0]), -1.0, 1.0).numpy().tolist()
+        [1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+    return tf.clip_by_value((end - value) / (end - start), 0.0, 1.0)
 
 
 def is_above(name: str, limit: float) -> Callable[[Metrics], tf.Tensor]:

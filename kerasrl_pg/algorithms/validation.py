@@ -25,11 +25,25 @@ def check_range(
     value = getattr(algorithm, name)
     if value is None and optional:
         return
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not low <= value <= high or (above and value == low):
+    if not _is_number(value) or not low <= value <= high or (above and value == low):
         interval = f"{'(' if above else '['}{low}, {high}{']' if math.isfinite(high) else ')'}"
         none = " or None" if optional else ""
         raise ValueError(f"{type(algorithm).__name__}: {name} must be in {interval}{none}, got {value!r}")
+
+
+def check_interval(algorithm: Any, name: str) -> None:
+    """Require two finite numbers, the smaller first, and keep them as a tuple: JSON makes a list of it.
+
+    Raises:
+        ValueError: they are not.
+    """
+    value = getattr(algorithm, name)
+    is_pair = isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+    if not is_pair or not value[0] < value[1]:
+        raise ValueError(
+            f"{type(algorithm).__name__}: {name} must be two numbers, the smaller first, or None, got {value!r}"
+        )
+    object.__setattr__(algorithm, name, tuple(map(float, value)))
 
 
 def check_count(algorithm: Any, name: str) -> None:
@@ -110,3 +124,7 @@ def check_replay(algorithm: Any) -> None:
                 f"{type(algorithm).__name__}: {name} must be at least batch_size ({algorithm.batch_size}), "
                 f"got {getattr(algorithm, name)}"
             )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

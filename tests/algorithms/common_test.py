@@ -43,12 +43,16 @@ OUT_OF_RANGE = {
     "gae_lambda": OUTSIDE_0_TO_1,
     "value_coef": NEGATIVE,
     "entropy_coef": NEGATIVE,
+    "entropy_values": st.one_of(
+        st.text(), st.floats(), st.booleans(), st.tuples(st.floats()), st.tuples(st.just(0.0), NOT_POSITIVE)
+    ),
     "clip_epsilon": st.one_of(NOT_POSITIVE, st.none()),
     "clip_value": NOT_POSITIVE,
     "max_gradient_norm": NOT_POSITIVE,
     "target_kl": NOT_POSITIVE,
     "adaptive_kl": NOT_POSITIVE,
     "normalize_advantage": NO_SWITCHES,
+    "reward_ends_return": NO_SWITCHES,
     "standardize_returns": NO_SWITCHES,
     "dropout_while_acting": NO_SWITCHES,
     "max_gradient_value": NOT_POSITIVE,

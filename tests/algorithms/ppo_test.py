@@ -71,6 +71,18 @@ def test_values_are_clipped_if_asked(clip_value, value_loss):
     assert metrics["value_loss"] == pytest.approx(value_loss)
 
 
+def test_a_reward_ends_the_return_if_asked():
+    def advantages(**settings):
+        learner = tabular_learner(LOGITS, VALUES, keras.optimizers.SGD(0.0))
+        rollout = rollout_on(learner, [[0]] * 4, [[0]] * 4, [[0.0], [-1.0], [0.0], [1.0]])
+        rollout = rollout._replace(value=tf.fill([4, 1], 0.5), next_value=tf.fill([4, 1], 0.5))
+        return PPO(discount=0.5, gae_lambda=1.0, **settings).prepare(rollout).advantage.numpy().ravel()
+
+    # With λ = 1 it is the return less the value: two points, each on its own, or all that follows.
+    np.testing.assert_allclose(advantages(reward_ends_return=True), [-0.5 - 0.5, -1 - 0.5, 0.5 - 0.5, 1 - 0.5])
+    np.testing.assert_allclose(advantages(), [-0.84375, -1.1875, 0.125, 0.75])
+
+
 def test_every_epoch_visits_every_minibatch():
     _, _, metrics = updated(PPO(rollout_length=8, epochs=3, num_minibatches=4), LOGITS, VALUES, random_rollout)
     assert metrics["gradient_steps"] == 12
@@ -107,6 +119,33 @@ def test_an_entropy_schedule_is_read_at_the_number_of_gradient_steps():
         return float((without_bonus - metrics["loss"]) / metrics["entropy"])
 
     assert [coefficient() for _ in range(3)] == pytest.approx([0.2, 0.18, 0.16], rel=1e-4)
+
+
+@pytest.mark.parametrize(("value", "share"), [(-2.0, 1.0), (-1.0, 1.0), (0.5, 0.25), (1.0, 0.0), (3.0, 0.0)])
+def test_the_entropy_bonus_falls_with_the_value(value, share):
+    def rollout_of(learner):
+        return a_good_action(learner)._replace(value=tf.constant([[value]]))
+
+    settings = {**PLAIN, "entropy_coef": 0.1}
+    _, _, metrics = updated(PPO(**settings, entropy_values=(-1, 1)), LOGITS[:1], [0.0], rollout_of)
+    probability = np.exp(LOGITS[0]) / np.exp(LOGITS[0]).sum()
+    assert metrics["entropy"] == pytest.approx(-(probability * np.log(probability)).sum())  # the whole of it
+    bonus = metrics["policy_loss"] + 0.5 * metrics["value_loss"] - metrics["loss"]
+    assert bonus == pytest.approx(0.1 * share * metrics["entropy"], abs=1e-6)
+
+
+def test_a_bonus_for_all_values_is_the_plain_one():
+    settings = {**PLAIN, "entropy_coef": 0.1}
+    plain, far = (
+        updated(PPO(**settings, entropy_values=values), LOGITS, VALUES, random_rollout) for values in (None, (1e6, 2e6))
+    )
+    np.testing.assert_allclose(plain[0], far[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [(1, -1), (1, 1), (0,), "01", (0, None), (0, float("nan")), 1.0, (False, 1)])
+def test_the_values_of_the_bonus_are_two_numbers_the_smaller_first(values):
+    with pytest.raises(ValueError, match="PPO: entropy_values must be two numbers, the smaller first, or None, got"):
+        PPO(entropy_values=values)
 
 
 def test_a_target_kl_ends_the_update_early():
