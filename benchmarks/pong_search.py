@@ -7,8 +7,8 @@
 
 A candidate trains until the mean of its last 100 games passes 20, or its steps are over. The search uses seeds from
 100 on. What was the preset for a while was trained on seeds from 0 on, to the end of its steps: `long`, `1200k`,
-`score-and-field` and `less-entropy`; so is the preset itself, by `results.py`. A run that is stopped goes on from its
-checkpoint.
+`score-and-field`, `less-entropy` and `more-entropy`; so is the preset itself, by `results.py`. A run that is stopped
+goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -40,19 +40,22 @@ The Nature network's strides see 76 and 68 pixels to the end."""
 class Candidate:
     """What is tried; whatever is not named here is as in the preset `pong-fast`."""
 
-    steps: int = 1_000_000
+    steps: int = 850_000
     num_envs: int = 24
     rollout_length: int = 128
     epochs: int = 3
     num_minibatches: int = 4
     discount: float = 0.99
-    entropy_coef: float = 0.02
+    reward_ends_return: bool = True
+    entropy_coef: float = 0.03
     falling_entropy: bool = False
     """`entropy_coef` falls linearly to 0 as well."""
-    entropy_held: float | None = None
-    """`entropy_coef` stays for this share of the steps, then it falls to 0 along a cosine."""
-    entropy_gone: float = 1.0
+    entropy_held: float | None = 0.5
+    """`entropy_coef` stays for this share of the steps, then it falls to 0 along a cosine; None stays to the end."""
+    entropy_gone: float = 0.85
     """The share of the steps after which it is 0."""
+    entropy_values: tuple[float, float] | None = (-1.0, 1.0)
+    """Values between which the bonus falls from all to nothing."""
     learning_rate: float = 1e-3
     """At the start; it falls linearly to 0, unless `adaptive_kl` moves it."""
     adaptive_kl: float | None = None
@@ -73,33 +76,49 @@ class Candidate:
     """Standardise pixels and value targets by running statistics."""
 
 
-LONG: dict[str, Any] = {"rollout_length": 256, "num_minibatches": 8, "discount": 0.999, "entropy_coef": 0.01}
-"""What the preset had at first: longer rollouts, a horizon of a thousand steps instead of a hundred, less entropy."""
+EARLIER: dict[str, Any] = {
+    "steps": 1_000_000,
+    "reward_ends_return": False,
+    "entropy_coef": 0.02,
+    "entropy_held": None,
+    "entropy_gone": 1.0,
+    "entropy_values": None,
+}
+"""What the preset had before: the same bonus for all states to the end, and returns of many rallies."""
+LESS: dict[str, Any] = EARLIER | {"entropy_coef": 0.01}
+LONG: dict[str, Any] = LESS | {"rollout_length": 256, "num_minibatches": 8, "discount": 0.999}
+"""What it had at first: longer rollouts, a horizon of a thousand steps instead of a hundred, less entropy."""
+LOSING: dict[str, Any] = {"steps": 750_000, "entropy_held": None, "entropy_gone": 1.0}
+"""More exploration where the game is lost, to the end."""
 
 CANDIDATES = {
     "preset": Candidate(),
-    "600k": Candidate(steps=600_000),
-    "less-entropy": Candidate(entropy_coef=0.01),
-    "falling-entropy": Candidate(falling_entropy=True),
-    "800k-falling-entropy": Candidate(steps=800_000, falling_entropy=True),
-    "800k-late": Candidate(steps=800_000, entropy_held=0.7),
-    "850k-step": Candidate(steps=850_000, entropy_held=0.4, entropy_gone=0.75),
+    "750k": Candidate(steps=750_000),
+    "losing": Candidate(**LOSING),
+    "losing-whole-games": Candidate(**LOSING, reward_ends_return=False),
+    "points": Candidate(**LESS | {"steps": 700_000, "reward_ends_return": True}, falling_entropy=True),
+    "short": Candidate(**LESS | {"steps": 700_000}, falling_entropy=True, rollout_length=64, num_minibatches=2),
+    "more-entropy": Candidate(**EARLIER),
+    "less-entropy": Candidate(**LESS),
+    "less-entropy-adaptive": Candidate(**LESS | {"steps": 850_000}, learning_rate=3e-4, adaptive_kl=0.01),
+    "800k-falling-entropy": Candidate(**EARLIER | {"steps": 800_000}, falling_entropy=True),
+    "800k-late": Candidate(**EARLIER | {"steps": 800_000, "entropy_held": 0.7}),
+    "850k-step": Candidate(**EARLIER | {"steps": 850_000, "entropy_held": 0.4, "entropy_gone": 0.75}),
     "half-width": Candidate(width=0.5),
     "64-pixels": Candidate(size=64),
-    "field-60": Candidate(entropy_coef=0.01, crop=FIELD, size=60),
+    "field-60": Candidate(**LESS, crop=FIELD, size=60),
     "2-epochs": Candidate(epochs=2),
     "plain-inputs": Candidate(normalize=False),
     "16-envs": Candidate(num_envs=16),
     "48-envs": Candidate(num_envs=48, rollout_length=64),
-    "adaptive": Candidate(learning_rate=3e-4, adaptive_kl=0.01),
     "long": Candidate(**LONG),
-    "700k-falling-entropy": Candidate(**LONG, steps=700_000, falling_entropy=True),
+    "700k-falling-entropy": Candidate(**LONG | {"steps": 700_000}, falling_entropy=True),
     "800k-falling": Candidate(
-        **LONG, steps=800_000, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
+        **LONG | {"steps": 800_000}, learning_rate=3e-4, adaptive_kl=0.01, falling_kl=True, falling_entropy=True
     ),
-    "64-pixels-stack-2": Candidate(**LONG, steps=1_300_000, size=64, stack=2),
-    "1200k": Candidate(**LONG, steps=1_200_000),
-    "score-and-field": Candidate(**LONG, steps=1_200_000, seen=SCORE_AND_FIELD),
+    "64-pixels-stack-2": Candidate(**LONG | {"steps": 1_300_000}, size=64, stack=2),
+    "1200k": Candidate(**LONG | {"steps": 1_200_000}),
+    "score-and-field": Candidate(**LONG | {"steps": 1_200_000}, seen=SCORE_AND_FIELD),
 }
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -193,10 +212,8 @@ def write(name: str, result: dict[str, Any]) -> None:
 
 def settings_of(candidate: Candidate):
     """The candidate's algorithm and optimizer."""
-    import keras
-
     import kerasrl_pg as krl
-    from kerasrl_pg.presets import linear_to_zero
+    from kerasrl_pg.presets import late_to_zero, linear_to_zero
     from kerasrl_pg.settings import fused_adam
 
     algorithm = krl.PPO(
@@ -204,28 +221,27 @@ def settings_of(candidate: Candidate):
         epochs=candidate.epochs,
         num_minibatches=candidate.num_minibatches,
         discount=candidate.discount,
+        reward_ends_return=candidate.reward_ends_return,
         clip_epsilon=0.2,
         value_coef=1.0,
         entropy_coef=candidate.entropy_coef,
+        entropy_values=candidate.entropy_values,
         max_gradient_norm=10.0,
         adaptive_kl=candidate.adaptive_kl,
     )
+    training = candidate.steps, candidate.num_envs, algorithm
     if candidate.falling_entropy:
-        falling = linear_to_zero(candidate.entropy_coef, candidate.steps, candidate.num_envs, algorithm)
+        falling = linear_to_zero(candidate.entropy_coef, *training)
         algorithm = dataclasses.replace(algorithm, entropy_coef=falling)
-    if candidate.entropy_held is not None:
-        gradient_steps = linear_to_zero(1.0, candidate.steps, candidate.num_envs, algorithm).decay_steps
-        held, gone = (round(x * gradient_steps) for x in (candidate.entropy_held, candidate.entropy_gone))
-        late = keras.optimizers.schedules.CosineDecay(
-            candidate.entropy_coef, gone - held, warmup_target=candidate.entropy_coef, warmup_steps=held
-        )
+    elif candidate.entropy_held is not None:
+        late = late_to_zero(candidate.entropy_coef, *training, held=candidate.entropy_held, gone=candidate.entropy_gone)
         algorithm = dataclasses.replace(algorithm, entropy_coef=late)
     if candidate.falling_kl:
-        falling = linear_to_zero(candidate.adaptive_kl, candidate.steps, candidate.num_envs, algorithm)
+        falling = linear_to_zero(candidate.adaptive_kl, *training)
         algorithm = dataclasses.replace(algorithm, adaptive_kl=falling)
     rate = candidate.learning_rate
     if candidate.adaptive_kl is None:
-        rate = linear_to_zero(rate, candidate.steps, candidate.num_envs, algorithm)
+        rate = linear_to_zero(rate, *training)
     return algorithm, fused_adam(rate)
 
 
@@ -257,15 +273,19 @@ def network_of(candidate: Candidate):
 def report():
     """Write pong_search.md from what is there."""
     found = [(path.stem, json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
-    lines = [HEADER, *(line_of(name, result) for name, result in found)]
+    before = differences(json.loads(json.dumps(dataclasses.asdict(Candidate(**EARLIER)))), Candidate())
+    lines = [HEADER.format(before=before), *(line_of(name, result) for name, result in found)]
     (HERE / "results" / "pong_search.md").write_text("\n".join(lines) + "\n")
 
 
 HEADER = f"""# Settings tried for Pong
 
 Written by `python benchmarks/pong_search.py report`: each line is one training until the mean of 100 games passes
-{TARGET:g}, or until its steps were over. Whatever a line does not name is as in the preset `pong-fast`. Minutes are
-those of the training, compilation included; they compare only where the machine was idle before (a load near 0).
+{TARGET:g}, or until its steps were over. Whatever a line does not name is as in the preset `pong-fast`; where it says
+*before*, as in what that was before:
+{{before}}.
+Minutes are those of the training, compilation included; they compare only where the machine was idle before (a load
+near 0).
 
 Greedy is the mean of 32 games or more without chance; where it is not given it was not played.
 
@@ -273,14 +293,24 @@ Greedy is the mean of 32 games or more without chance; where it is not given it 
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
+def differences(candidate: dict[str, Any], base: Candidate) -> str:
+    """What is not as in `base`; without a share of the steps that means nothing."""
+    expected = json.loads(json.dumps(dataclasses.asdict(base)))
+    names = [name for name, value in candidate.items() if value != expected[name]]
+    if candidate["entropy_held"] is None and "entropy_gone" in names:
+        names.remove("entropy_gone")
+    return ", ".join(f"{name} {candidate[name]}" for name in names)
+
+
 def line_of(name: str, result: dict) -> str:
     """One run as a line of the table."""
-    base = dataclasses.asdict(Candidate())
-    changed = {key: value for key, value in result["candidate"].items() if value != base[key]}
+    now, before = (differences(result["candidate"], base) for base in (Candidate(), Candidate(**EARLIER)))
+    if len(before) < len(now):
+        now = ", ".join(filter(None, ("before", before)))
     reached = [f"{step:,}" if step else "-" for step in (result["steps_to_18"], result["steps_to_target"])]
     cells = [
         name,
-        ", ".join(f"{key} {value}" for key, value in changed.items()) or "-",
+        now or "-",
         f"{result['parameters']:,}",
         f"{result['steps']:,}",
         " / ".join(reached),

@@ -104,7 +104,7 @@ ROWS = {
     "grid-dqn-obstacle": grid_row("grid-dqn", "obstacle"),
     **{f"grid-{name}": grid_row(f"grid-{name}", "obstacle") for name in VARIANTS[1:]},
     "pong-fast": Row(
-        preset="pong-fast", seeds=(0, 1, 2), steps=1_000_000, target=20.0, save_policy=True, checkpoint=True
+        preset="pong-fast", seeds=(0, 1, 2), steps=850_000, target=20.0, save_policy=True, checkpoint=True
     ),
     "pong-ppo": Row(
         preset="pong-ppo", seeds=(0,), steps=3_000_000, target=-20.0, judged_by="training", checkpoint=True
@@ -292,6 +292,8 @@ def shown(value) -> str:
     match value:
         case {"config": {"initial_learning_rate": first, "end_learning_rate": last}}:
             return f"{first:g}→{last:g}"
+        case {"config": {"initial_learning_rate": first, "warmup_steps": held, "decay_steps": falling}}:
+            return f"{first:g}→0 (gradient steps {held} to {held + falling})"
         case {"prioritized": fields}:
             return f"Prioritized({listed(fields)})"
         case _:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 from gymnasium import spaces
-from keras.optimizers.schedules import PolynomialDecay
+from keras.optimizers.schedules import CosineDecay, PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Reinforce
@@ -36,11 +36,50 @@ def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO | A2C
         >>> float(linear_to_zero(0.2, 1000, 1, PPO(rollout_length=100, epochs=1, num_minibatches=1))(5))
         0.1...
     """
+    return linear(start, 0.0, gradient_steps_of(steps, num_envs, algorithm))
+
+
+def late_to_zero(
+    start: float, steps: int, num_envs: int, algorithm: PPO | A2C, *, held: float = 0.5, gone: float = 0.85
+) -> CosineDecay:
+    """A schedule that stays at `start` at first and is 0 before a training ends.
+
+    Args:
+        start: the first value.
+        steps: environment steps of the training.
+        num_envs: environments side by side.
+        algorithm: as in `linear_to_zero`.
+        held: the share of the gradient steps for which it stays.
+        gone: the share after which it is 0.
+
+    Raises:
+        ValueError: as `linear_to_zero`.
+
+    Example:
+        >>> late = late_to_zero(0.2, 2000, 1, PPO(rollout_length=100, epochs=1, num_minibatches=1))
+        >>> [round(float(late(step)), 2) for step in (0, 10, 14, 17, 20)]
+        [0.2, 0.2, 0.08, 0.0, 0.0]
+    """
+    gradient_steps = gradient_steps_of(steps, num_envs, algorithm)
+    last_held, first_gone = round(held * gradient_steps), round(gone * gradient_steps)
+    return CosineDecay(start, first_gone - last_held, warmup_target=start, warmup_steps=last_held)
+
+
+def gradient_steps_of(steps: int, num_envs: int, algorithm: PPO | A2C) -> int:
+    """How many gradient steps a training takes.
+
+    Raises:
+        ValueError: it learns from whole episodes: how many there will be nobody knows.
+
+    Example:
+        >>> gradient_steps_of(1000, 1, PPO(rollout_length=100, epochs=3, num_minibatches=2))
+        60
+    """
     if algorithm.rollout_length is None:
         raise ValueError("a schedule needs an algorithm whose rollout_length is a number, got None")
     updates = math.ceil(steps / (algorithm.rollout_length * num_envs))
     per_update = algorithm.epochs * algorithm.num_minibatches if isinstance(algorithm, PPO) else 1
-    return linear(start, 0.0, updates * per_update)
+    return updates * per_update
 
 
 def _cartpole_ppo(steps: int, num_envs: int) -> Settings:
@@ -96,18 +135,21 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
 
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:
-    # A horizon of a hundred steps is a rally or two: what a stroke is worth shows soon. With less entropy a policy may
-    # lose the same rally in every game, which only many equal actions in a row would win (docs/performance.md).
+    # Pong is played point by point, each a rally of a hundred steps or so. Rallies that are won need no more
+    # exploration; those that are lost do, and some only many equal actions in a row would win (docs/performance.md).
     algorithm = PPO(
         rollout_length=128,
         epochs=3,
         num_minibatches=4,
         discount=0.99,
+        reward_ends_return=True,
         clip_epsilon=0.2,
         value_coef=1.0,
-        entropy_coef=0.02,
+        entropy_values=(-1.0, 1.0),
         max_gradient_norm=10.0,
     )
+    entropy_coef = late_to_zero(0.03, steps, num_envs, algorithm)
+    algorithm = dataclasses.replace(algorithm, entropy_coef=entropy_coef)
     optimizer = fused_adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=standardized_convolutions, mixed_precision="auto")
 
@@ -203,9 +245,9 @@ PRESETS: dict[str, Preset] = {
         env="ALE/Pong-v5",
         algorithm="ppo",
         num_envs=24,
-        steps=1_000_000,
+        steps=850_000,
         build=_pong_fast,
-        source="tuned for two cores: everything standardised, large steps, a near horizon",
+        source="tuned for two cores: all standardised, large steps, a near horizon, exploration where it loses",
     ),
     "pong-ppo": Preset(
         env="ALE/Pong-v5",
