@@ -14,7 +14,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import multiprocessing
-import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +68,7 @@ def lab_runs(seeds: Sequence[int], folder: str):
         "CartPole-v1", LAB, seeds=seeds, steps=10_000, steps_per_epoch=500, eval_episodes=5, eval_sample=True
     )
     for label, preset in LAB.items():
-        runs[label].agent.save(pathlib.Path(folder) / preset)
+        runs[label].agent.save(f"{folder}/{preset}")
     return {label: each.runs for label, each in runs.items()}
 
 

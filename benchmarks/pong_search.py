@@ -176,7 +176,7 @@ def preset():
     for path in sorted(folder.glob("seed-?.json")):
         trained = json.loads(path.read_text())
         settings = trained["agent"]["algorithm"]["settings"]
-        if settings != json.loads(json.dumps(settings_to_json(algorithm))):  # which knows no tuples
+        if settings != as_read(settings_to_json(algorithm)):
             raise typer.BadParameter(f"{path} was trained with other settings than this candidate's: {settings}")
         with open(folder / f"{path.stem}-history.csv") as file:
             speeds = [float(row["steps_per_second"]) for row in csv.DictReader(file)]
@@ -273,7 +273,7 @@ def network_of(candidate: Candidate):
 def report():
     """Write pong_search.md from what is there."""
     found = [(path.stem, json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
-    before = differences(json.loads(json.dumps(dataclasses.asdict(Candidate(**EARLIER)))), Candidate())
+    before = differences(as_read(dataclasses.asdict(Candidate(**EARLIER))), Candidate())
     lines = [HEADER.format(before=before), *(line_of(name, result) for name, result in found)]
     (HERE / "results" / "pong_search.md").write_text("\n".join(lines) + "\n")
 
@@ -293,9 +293,14 @@ Greedy is the mean of 32 games or more without chance; where it is not given it 
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
+def as_read(facts: dict[str, Any]) -> dict[str, Any]:
+    """As they come back from a file: JSON knows no tuples."""
+    return json.loads(json.dumps(facts))
+
+
 def differences(candidate: dict[str, Any], base: Candidate) -> str:
     """What is not as in `base`; without a share of the steps that means nothing."""
-    expected = json.loads(json.dumps(dataclasses.asdict(base)))
+    expected = as_read(dataclasses.asdict(base))
     names = [name for name, value in candidate.items() if value != expected[name]]
     if candidate["entropy_held"] is None and "entropy_gone" in names:
         names.remove("entropy_gone")

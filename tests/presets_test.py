@@ -73,8 +73,8 @@ def test_what_falls_to_zero_does_so_in_the_last_update_of_a_training_however_lon
     num_envs = times * preset.num_envs
     settings = preset.build(steps, num_envs)
     for schedule in schedules_of(settings):
-        if isinstance(schedule, keras.optimizers.schedules.CosineDecay):
-            continue  # ends earlier, as the next test says
+        if preset is PRESETS["pong-fast"] and schedule is settings.algorithm.entropy_coef:
+            continue  # ends earlier, as another test says
         algorithm = settings.algorithm
         per_update = getattr(algorithm, "epochs", 1) * getattr(algorithm, "num_minibatches", 1)
         per_update *= getattr(algorithm, "gradient_steps", 1)
