@@ -8,9 +8,12 @@ SIDE_BY_SIDE := --numprocesses 2 --dist worksteal
 
 # TensorFlow's start-up notices say nothing that a reader of our output needs.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Advertisements for what MkDocs may be replaced by one day; constraints.txt holds the version that we use.
+export NO_MKDOCS_2_WARNING := 1
+export DISABLE_MKDOCS_2_WARNING := true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo pong test test-slow lint results bench bench-quick clean
+.PHONY: help demo pong test test-slow lint site results bench bench-quick clean
 # Two pips must not write into one .venv at the same time.
 .NOTPARALLEL:
 
@@ -33,6 +36,9 @@ lint: .venv/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+site: .venv/.installed-docs  ## write the documentation as a site, with a reference, to build/site
+	$(BIN)/mkdocs build --quiet
 
 results: .venv/.installed-dev  ## train every preset that has no measured result yet and report: hours
 	$(BIN)/python benchmarks/results.py run
