@@ -18,6 +18,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import export, ops, seeding
+from kerasrl_pg.any_optimizer import check_can_be_saved, described
 from kerasrl_pg.direct_calls import called_directly
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE
@@ -228,8 +229,10 @@ class Agent:
 
         Raises:
             FileExistsError: there is something at `path` already.
+            ValueError: the optimizer cannot be read again from a file.
         """
         path = pathlib.Path(path)
+        check_can_be_saved(self.optimizer)
         put_back(path)
         if path.exists() and not (overwrite and (path / "agent.json").exists()):
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
@@ -273,7 +276,7 @@ class Agent:
                 "name": type(self.algorithm).__name__,
                 "settings": settings_to_json(self.algorithm),
             },
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer)["config"],
+            "optimizer": described(self.optimizer),
             "steps": self.steps,
             "updates": self.updates,
             "seed": self.seed,
@@ -361,6 +364,21 @@ def _seeds(seed: tf.Tensor) -> Iterator[np.ndarray]:
     """The seeds [2] number 0, 1, ... under `seed`, by the thousand: NumPy hashes them as fast as a graph hashes one."""
     for first in itertools.count(0, 1000):
         yield from seeding.fold_in(seed, tf.range(first, first + 1000)).numpy()
+
+
+def spread_by(strategy: tf.distribute.Strategy | None) -> tf.distribute.Strategy | None:
+    """`strategy`, or None for TensorFlow's default one, which spreads over nothing.
+
+    Raises:
+        TypeError: it is no strategy.
+        ValueError: the call is within the scope of another one than it names.
+    """
+    if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
+        raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
+    around = tf.distribute.get_strategy()
+    if tf.distribute.has_strategy() and strategy is not around:
+        raise ValueError(f"this is called within the scope of {around}: pass strategy=... of that scope, or leave it")
+    return None if strategy is around and not tf.distribute.has_strategy() else strategy
 
 
 def scope(strategy: tf.distribute.Strategy | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.any_optimizer import fresh_copy, learning_rate_of
 from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, options_of, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.integers import as_integer
@@ -69,10 +71,15 @@ def check_switches(in_graph: Any, eval_sample: Any, jit_compile: Any) -> None:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Raise TypeError for what is not a list of Keras' callbacks."""
+    """Raise for what is not a list of Keras' callbacks (TypeError), or holds one that cannot work (ValueError)."""
     is_list = isinstance(callbacks, list | tuple)
     if not is_list or not all(isinstance(callback, keras.callbacks.Callback) for callback in callbacks):
         raise TypeError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}")
+    if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+        raise ValueError(
+            "callbacks: BackupAndRestore brings back weights alone, not the steps, the history and the environments of "
+            "a training: pass fit_agent(checkpoint=...) instead"
+        )
 
 
 def moves_learning_rate(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
@@ -204,7 +211,7 @@ def fresh_optimizer(
     """One of the same settings for a model's weights, made under the strategy's scope."""
     _check_learning_rate(optimizer)
     with scope(strategy):
-        fresh = type(optimizer).from_config(optimizer.get_config())
+        fresh = fresh_copy(optimizer)
         fresh.build(model.trainable_variables)
     return fresh
 
@@ -215,7 +222,7 @@ def check_learning_rate_lasts(agent: Agent, steps: int, *, resumed: bool) -> Non
     That is: for a tenth of what it is asked for, all `steps` if it is `resumed` from a checkpoint. How many gradient
     steps there will be is judged by those so far, but for whole episodes, of which the first ones are short.
     """
-    schedule = agent.optimizer._learning_rate
+    schedule = learning_rate_of(agent.optimizer)
     done, left = int(keras.ops.convert_to_numpy(agent.optimizer.iterations)), steps - agent.steps
     if done == 0 or left <= 0 or not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return
@@ -242,8 +249,9 @@ def new_model(
             raise ValueError("mixed_precision is for models built here: your model's dtype policies decide for it")
         if strategy is not None:
             model = _made_anew(model)
-    elif model is None or callable(model):
+    elif model is None or (callable(model) and not isinstance(model, keras.layers.Layer)):
         build = settings.model if model is None else model
+        _check_signature(build)
         with mixed_precision_policy(mixed_precision or settings.mixed_precision):
             model = build(*spaces, seed=model_seed)
     if not isinstance(model, keras.Model):
@@ -255,6 +263,15 @@ def new_model(
         return model
     with_heads = q_network if learns_action_values(settings.algorithm) else actor_critic
     return with_heads(*spaces, trunk=model, seed=model_seed)
+
+
+def _check_signature(build: Callable) -> None:
+    try:
+        inspect.signature(build).bind(None, None, seed=0)
+    except TypeError as error:
+        raise TypeError(
+            f"model must be a function of (observation_space, action_space, seed=...), got {build!r}: {error}"
+        ) from error
 
 
 def check_can_be_loaded(model: keras.Model) -> None:

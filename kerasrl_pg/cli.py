@@ -16,6 +16,8 @@ from typing import Annotated
 
 import typer
 
+from kerasrl_pg.paths import check_writable
+
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 START_UP_NOTICES = (
     "All log messages before absl::InitializeLog()",
@@ -219,9 +221,7 @@ def _check_outputs(options: dict[str, pathlib.Path | None]) -> None:
     for option, path in paths.items():
         if path.exists() and option != "--checkpoint":
             raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
-        nearest = next(parent for parent in path.parents if parent.exists())
-        if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-            raise PermissionError(f"{path} cannot be written: {nearest} is no directory that may be written to")
+        check_writable(path, option)
     for (earlier, path), (later, other) in itertools.combinations(paths.items(), 2):
         # Nothing can be put into a file, and what is put into a checkpoint is gone with the next one.
         is_closed = earlier in ("--checkpoint", "--csv", "--plot")

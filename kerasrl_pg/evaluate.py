@@ -45,7 +45,8 @@ def evaluate_policy(
         act: from `[N, *observation]` to the environment's actions `[N, *action]`.
         environment: N environments.
         episodes: how many; environments with nothing left to play go on, uncounted.
-        seed: environment n is seeded by `seed + n`.
+        seed: environment n is seeded by `seed + n`, so that neighbouring seeds share episodes; CartPole's vector class
+            and graph environments draw all of theirs from `seed`.
         longest_episode: steps after which an episode is taken to have no end.
 
     Raises:

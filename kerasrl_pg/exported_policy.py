@@ -21,6 +21,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import seeding
+from kerasrl_pg.integers import as_integer
 from kerasrl_pg.spaces import as_batch, flatten, leaf_paths, space_from_json
 
 MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "policy.tflite", "onnx": "policy.onnx"}
@@ -61,15 +62,16 @@ class ExportedPolicy:
             One action, or a batch of them, as the environment takes it.
 
         Raises:
-            ValueError: `observation` has neither the space's shape nor that of a batch, or the format cannot
-                sample.
+            ValueError: `observation` has neither the space's shape nor that of a batch, the format cannot sample,
+                or a negative seed.
         """
         batch, is_single = as_batch(self.observation_space, observation)
         pair = None
         if sample:
             if self.metadata["format"] != "saved_model":
                 raise ValueError(f"sample needs the format 'saved_model'; this is {self.metadata['format']!r}")
-            pair = seeding.make_seed(secrets.randbits(62) if seed is None else seed).numpy()
+            seed = secrets.randbits(62) if seed is None else as_integer("seed", seed, least=0)
+            pair = seeding.make_seed(seed).numpy()
         action = self.run(named_inputs(self.observation_space, batch), pair)["action"]
         return action[0] if is_single else action
 

@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrl_pg.agent import Agent
+from kerasrl_pg.agent import Agent, spread_by
 from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.any_optimizer import check_can_be_saved
 from kerasrl_pg.building import (
     check_callbacks,
     check_can_be_loaded,
@@ -31,6 +32,8 @@ from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, as_environment,
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.learner import num_workers
 from kerasrl_pg.loading import load_agent
+from kerasrl_pg.paths import check_writable
+from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.saving import algorithm_of, whole_agent
 from kerasrl_pg.settings import ModelLike
 from kerasrl_pg.training.callbacks import Checkpoint, Progress
@@ -90,12 +93,15 @@ def fit_agent(
             at it; None for the preset's choice, or float32.
         eval_env: environment of the evaluations during training, or what `make_env` returns; None for the Gymnasium
             original of `env`.
-        eval_episodes: evaluate the policy for so many episodes after each epoch (`eval_return` in the history).
+        eval_episodes: evaluate the policy for so many episodes after each epoch (`eval_return` in the history): the
+            same ones each time, those of `agent.evaluate(seed=seed)`. An agent that was chosen by them, as by
+            ModelCheckpoint, is to be judged by others: `agent.evaluate` with a seed further off than their number.
         eval_sample: draw the evaluations' actions from the policy instead of taking the most probable ones.
         checkpoint: a directory that is saved to after every epoch; if it holds an agent already, training goes on
             from there until `steps`, its own included, with that agent's model and optimizer: the same call starts
             and goes on.
-        steps_per_epoch: environment steps of a reporting interval; None for about a hundredth of `steps`.
+        steps_per_epoch: environment steps of a reporting interval; None for about a hundredth of `steps` or, where
+            updates are of whole episodes, one update.
         in_graph: False steps the Gymnasium environment even if it has a twin.
         jit_compile: compile with XLA; None where it pays.
         protocol: how a game is presented: an `AtariProtocol` or a `DoomProtocol`; None for that of the preset, of an
@@ -112,6 +118,7 @@ def fit_agent(
             do not fit, an agent whose learning rate is 0 before the training's end, for its schedule is over.
         TypeError: an argument of the wrong kind, or a space that is not supported.
         FileExistsError: `checkpoint` is there, and is no saved agent.
+        PermissionError: `checkpoint` cannot be written to.
         MemoryError: the rollouts or the replay would not fit.
         RuntimeError: the environment raised in a step; its exception is the cause.
 
@@ -123,8 +130,9 @@ def fit_agent(
     check_numbers(steps, (seed,), eval_episodes, steps_per_epoch, stop_return, verbose)
     check_switches(in_graph, eval_sample, jit_compile)
     check_callbacks(callbacks)
-    if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
-        raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
+    if checkpoint is not None:
+        check_writable(checkpoint, "checkpoint")
+    strategy = spread_by(strategy)
     steps, seed = int(steps), int(seed)
     algorithm_name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent):
@@ -146,8 +154,10 @@ def fit_agent(
             all_envs = training.num_envs * num_workers(strategy)
             settings = settings_of(algorithm, algorithm_name, preset, steps, all_envs, callbacks)
             agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
-            if checkpoint is not None and model is not None:
-                check_can_be_loaded(agent.model)
+            if checkpoint is not None:
+                check_can_be_saved(agent.optimizer)
+                if model is not None:
+                    check_can_be_loaded(agent.model)
         else:
             agent.check_spaces(training)
             if agent is not algorithm or optimizer is None:
@@ -159,6 +169,8 @@ def fit_agent(
         updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
         engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
         agent.num_envs = training.num_envs
+        if verbose and learns_action_values(agent.algorithm):
+            _tell_if_nothing_is_learned(agent, steps)
         reporters: list[keras.callbacks.Callback] = []
         if verbose:
             reporters.append(Progress(agent, steps, verbose))
@@ -169,6 +181,7 @@ def fit_agent(
             engine,
             steps=steps,
             updates_per_epoch=updates_per_epoch,
+            steps_per_epoch=steps_per_epoch,
             callbacks=callbacks,
             reporters=reporters,
             stop_return=stop_return,
@@ -178,6 +191,14 @@ def fit_agent(
         if isinstance(training, VectorAdapter):
             training.close()
     return agent
+
+
+def _tell_if_nothing_is_learned(agent: Agent, steps: int) -> None:
+    """The defaults are those of a paper that trains for millions of steps."""
+    starts = agent.algorithm.learning_starts
+    if steps - agent.replay_begun_at[0] <= starts:
+        name = type(agent.algorithm).__name__
+        print(f"nothing will be learned: {name}(learning_starts={starts}) begins after that many steps, of {steps}")
 
 
 def _check_further(

@@ -15,8 +15,9 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops, seeding
+from kerasrl_pg.any_optimizer import learning_rate_of
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
-from kerasrl_pg.models.actor_critic import layers_of
+from kerasrl_pg.models.actor_critic import layers_of, with_own_losses
 from kerasrl_pg.models.fusion import by_xla
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
 from kerasrl_pg.types import Batch, Metrics, Rollout
@@ -263,16 +264,16 @@ class Learner:
         """Multiply the optimizer's learning rate by `factor`, within bounds; returns the new rate.
 
         Raises:
-            ValueError: the optimizer's learning rate follows a schedule, which leaves nothing to set.
+            ValueError: the optimizer's learning rate follows a schedule or a function, which leaves nothing to set.
         """
-        if isinstance(self.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = learning_rate_of(self.optimizer)
+        if not isinstance(rate, keras.Variable):
             raise ValueError(
-                "adaptive_kl moves the learning rate, which must then be a number; "
-                f"the optimizer's follows {self.optimizer._learning_rate}"
+                f"adaptive_kl moves the learning rate, which must then be a number; the optimizer's follows {rate}"
             )
-        rate = tf.clip_by_value(tf.convert_to_tensor(self.optimizer.learning_rate) * factor, lowest, highest)
-        self.optimizer.learning_rate.assign(rate)
-        return rate
+        moved = tf.clip_by_value(tf.convert_to_tensor(rate) * factor, lowest, highest)
+        rate.assign(moved)
+        return moved
 
     def _step(
         self,
@@ -287,7 +288,7 @@ class Learner:
         batch = batch._replace(weight=ops.unit_mean_weight(batch.weight))
         with tf.GradientTape() as tape:
             value, metrics = loss(self.policy, batch)
-            value = value * samples if of_sum else value
+            value = with_own_losses(self.policy.model, value * samples if of_sum else value)
         norm = self.apply_gradient(tape, value, max_gradient_norm, max_gradient_value)
         return {"loss": value, **metrics, "gradient_norm": norm}
 
@@ -305,8 +306,10 @@ class Learner:
             gradients = [tf.clip_by_value(gradient, -max_gradient_value, max_gradient_value) for gradient in gradients]
         if max_gradient_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, max_gradient_norm, use_norm=norm)
-        # Keras sums what replicas apply, so each hands in its share of a gradient that is already the mean.
-        self.optimizer.apply([gradient / self.num_replicas for gradient in gradients], learned)
+        # Keras sums what replicas apply, so each hands in its share of a gradient that is already the mean; and it
+        # divides by the loss's scale, where an optimizer has one.
+        shares = [self.optimizer.scale_loss(gradient / self.num_replicas) for gradient in gradients]
+        self.optimizer.apply(shares, learned)
         return norm
 
     def _shuffle(self, weight: tf.Tensor, num_minibatches: int, seed: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 from typing import Any
 
 import keras
@@ -11,11 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import optimizers  # noqa: F401  Keras must know the optimizers that it loads
-from kerasrl_pg.agent import Agent, scope
+from kerasrl_pg.agent import Agent, scope, spread_by
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment, make_env, protocol_from
 from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, whole_agent
 from kerasrl_pg.spaces import space_from_json
+
+WRITTEN = {"algorithm", "environment", "epoch", "history", "num_envs", "observation_space", "seed", "steps", "updates"}
+"""Of what `Agent.save` writes to agent.json, enough to tell it from another file."""
 
 
 def load_agent(
@@ -35,18 +39,23 @@ def load_agent(
 
     Raises:
         FileNotFoundError: there is no saved agent at `path`.
-        ValueError: its algorithm is not this package's and none was passed.
+        ValueError: its algorithm is not this package's and none was passed, another was passed than it was trained by,
+            or what is at `path` is no saved agent.
     """
-    directory = whole_agent(path)
+    directory, strategy = whole_agent(path), spread_by(strategy)
     if not (directory / "agent.json").is_file():
         raise FileNotFoundError(f"no saved agent at {directory}: agent.json is missing")
-    description = json.loads((directory / "agent.json").read_text())
+    description = _description(directory)
     if algorithm is None:
         classes = {cls.__name__: cls for cls in ALGORITHMS.values()}
         name = description["algorithm"]["name"]
         if name not in classes:
             raise ValueError(f"algorithm {name!r} is not of this package: pass load_agent(algorithm=...)")
         algorithm = classes[name](**settings_from_json(description["algorithm"]["settings"]))
+    elif type(algorithm).__name__ != description["algorithm"]["name"]:
+        raise ValueError(
+            f"{directory} holds an agent of {description['algorithm']['name']}, which algorithm={algorithm!r} is not"
+        )
     with scope(strategy):
         model = keras.saving.load_model(directory / "model.keras")
     agent = Agent(
@@ -72,6 +81,17 @@ def load_agent(
         agent.replay = StoredReplay(directory / "replay.npz")
     agent.forget_another(description)
     return agent
+
+
+def _description(directory: pathlib.Path) -> dict[str, Any]:
+    try:
+        description = json.loads((directory / "agent.json").read_text())
+        missing = WRITTEN - set(description)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{directory} is not a saved agent: agent.json cannot be read ({error})") from error
+    if missing or not isinstance(description, dict):
+        raise ValueError(f"{directory} is not a saved agent: agent.json is without {', '.join(sorted(missing))}")
+    return description
 
 
 def _environment(env: EnvLike | Environment | None, description: dict[str, Any]) -> Environment | None:

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from kerasrl_pg.learner import Learner
+from kerasrl_pg.models.actor_critic import with_own_losses
 from kerasrl_pg.types import Metrics, Transitions
 
 QLoss = Callable[[Callable, Callable, Transitions], tuple[tf.Tensor, Metrics, tf.Tensor]]
@@ -62,6 +63,7 @@ class QLearner:
             own = self._share(whole)
             with tf.GradientTape() as tape:
                 value, metrics, error = loss(policy.action_values, target.action_values, own)
+                value = with_own_losses(policy.model, value)
             norm = self.learner.apply_gradient(tape, value, max_gradient_norm)
             return {"loss": value, **metrics, "gradient_norm": norm}, error
 

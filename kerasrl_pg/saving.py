@@ -27,8 +27,15 @@ class StoredReplay:
 
 
 def algorithm_of(path: pathlib.Path) -> str:
-    """The name of the class of a saved agent's algorithm."""
-    return json.loads((path / "agent.json").read_text())["algorithm"]["name"]
+    """The name of the class of a saved agent's algorithm.
+
+    Raises:
+        ValueError: what is at `path` is no saved agent.
+    """
+    try:
+        return json.loads((path / "agent.json").read_text())["algorithm"]["name"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a saved agent: agent.json names no algorithm") from error
 
 
 def whole_agent(path: str | os.PathLike) -> pathlib.Path:

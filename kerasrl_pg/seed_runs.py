@@ -31,7 +31,7 @@ from kerasrl_pg.building import (
 from kerasrl_pg.envs.make import EnvLike, Protocol
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.integers import is_integer
+from kerasrl_pg.integers import as_integer, is_integer
 from kerasrl_pg.settings import ModelBuilder
 from kerasrl_pg.training.loop import train
 
@@ -216,6 +216,8 @@ def fit_seeds(
         chosen = tuple(seeds)
     elif is_integer(seeds):
         chosen = tuple(range(seeds))
+    for seed in chosen:
+        as_integer("seed", seed, least=0)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")
     if isinstance(model, keras.Model):
@@ -223,6 +225,8 @@ def fit_seeds(
     check_switches(in_graph, eval_sample, jit_compile)
     check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
     chosen = tuple(map(int, chosen))
+    if callbacks is not None and not callable(callbacks):
+        raise TypeError(f"callbacks must be a function from a seed to a list of callbacks, got {callbacks!r}")
     callbacks_of = {seed: () if callbacks is None else callbacks(seed) for seed in chosen}
     for each in callbacks_of.values():
         check_callbacks(each)
@@ -252,6 +256,7 @@ def fit_seeds(
                 engine,
                 steps=steps,
                 updates_per_epoch=updates_per_epoch,
+                steps_per_epoch=steps_per_epoch,
                 callbacks=callbacks_of[seed],
                 stop_return=stop_return,
                 after_epoch=evaluation(agent, environment, episodes=eval_episodes, seed=seed, sample=eval_sample),
@@ -290,6 +295,7 @@ def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> 
 
     Raises:
         ValueError: there is none; or as `fit_seeds` does.
+        TypeError: `algorithms` is no dict.
 
     Example:
         >>> from kerasrl_pg.algorithms import A2C
@@ -298,6 +304,8 @@ def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> 
         >>> [len(each.runs) for each in runs.values()]
         [2, 2]
     """
+    if not isinstance(algorithms, Mapping):
+        raise TypeError(f"algorithms must be a dict, what each is called to what it is; got {algorithms!r}")
     if not algorithms:
         raise ValueError("algorithms must name at least one")
     for algorithm in algorithms.values():

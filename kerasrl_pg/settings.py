@@ -48,7 +48,8 @@ class Preset:
     steps: int
     """Environment steps that it was tuned for."""
     build: Callable[[int, int], Settings]
-    """From `(steps, num_envs)` to settings: schedules end where the training does."""
+    """From `(steps, num_envs)` to settings: schedules end where the training does, or up to a few updates before it
+    where steps only reset (NEXT_STEP)."""
     source: str
     """Where the settings come from."""
     only_by_name: bool = False

@@ -126,7 +126,7 @@ def as_batch(space: spaces.Space, observation: Any) -> tuple[Any, bool]:
 
     Raises:
         ValueError: shapes that are neither one observation nor a batch, keys or a number of parts that are
-            not the space's, or floats where the space holds integers.
+            not the space's, floats where the space holds integers, or integers that its type does not hold.
 
     Example:
         >>> box = spaces.Box(-1, 1, (3,))
@@ -167,6 +167,12 @@ def _stored(leaf: spaces.Space, part: Any) -> np.ndarray:
     if np.issubdtype(dtype, np.integer) and np.issubdtype(array.dtype, np.floating):
         # An image already scaled to 0..1, say, would turn black without a word.
         raise ValueError(f"observations of {leaf} are integers, stored as {dtype}; got {array.dtype}")
+    if np.issubdtype(dtype, np.integer) and array.size:
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if isinstance(leaf, spaces.Discrete):
+            least, most = int(leaf.start), int(leaf.start + leaf.n - 1)
+        if array.min() < least or array.max() > most:
+            raise ValueError(f"observations of {leaf} are from {least} to {most}; got {array.min()} to {array.max()}")
     return array.astype(dtype, copy=False)
 
 

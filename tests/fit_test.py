@@ -4,6 +4,7 @@ import gymnasium
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
@@ -23,6 +24,7 @@ PPO_LOG = {"approx_kl", "clip_fraction", "gradient_steps"}
 
 
 FIVE_STEPS = krl.A2C(rollout_length=5)
+SMALL_DQN = krl.DQN(rollout_length=5, replay_size=100, batch_size=8, learning_starts=10)
 
 
 def fit(env="CartPole-v1", algorithm=FIVE_STEPS, **arguments):
@@ -638,3 +640,120 @@ def test_a_model_that_could_not_be_read_again_is_refused_where_a_checkpoint_depe
     assert fit(model=Unreadable()).steps == 40
     for steps in (40, 60):
         assert fit(model=Readable(), checkpoint=tmp_path / "agent", steps=steps).steps == steps
+
+
+@keras.saving.register_keras_serializable(package="fit_test")
+class Seen(keras.layers.Layer):
+    """Adds a loss of its own for what it sees."""
+
+    def call(self, inputs):
+        self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
+        return inputs
+
+
+@pytest.mark.parametrize("algorithm", [FIVE_STEPS, SMALL_DQN], ids=["a2c", "dqn"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "ALE/Pong-v5"])
+def test_losses_of_the_models_layers_are_learned_from(algorithm, env):
+    """Also behind preprocessing that is fused into one program; each for itself, as a loss of 0.1 · mean(x²)."""
+
+    def weights_with(*layers, regularizer=None):
+        def build(observation_space, action_space, seed):
+            initializer = keras.initializers.GlorotNormal(seed=3)
+            head = keras.layers.Dense(4, kernel_regularizer=regularizer, kernel_initializer=initializer)
+            small = [keras.layers.AveragePooling2D(28)] if len(observation_space.shape) == 3 else []
+            trunk = keras.Sequential([*small, keras.layers.Flatten(), head, *layers])
+            heads = krl.q_network if algorithm is SMALL_DQN else actor_critic
+            return heads(observation_space, action_space, trunk=trunk, seed=seed)
+
+        return fit(env, algorithm, model=build, optimizer=keras.optimizers.SGD(0.01)).model.get_weights()
+
+    plain, again, seen, regular = (
+        weights_with(), weights_with(), weights_with(Seen()), weights_with(regularizer=keras.regularizers.L2(1.0))
+    )  # fmt: skip
+    for weight, expected in zip(plain, again, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    for penalised in (seen, regular):
+        assert sum(np.square(weight).sum() for weight in penalised) < sum(np.square(weight).sum() for weight in plain)
+
+
+def test_an_epoch_of_whole_episodes_ends_once_it_has_its_steps():
+    agent = fit(algorithm=krl.Reinforce(), steps=1000, steps_per_epoch=200)
+    epochs = np.diff([0, *agent.history.history["steps"]])
+    assert (epochs[:-1] >= 200).all()
+    assert 3 <= len(epochs) <= 5
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_anything_is_trained(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(PermissionError, match="file is no directory that may be written to"):
+        fit(checkpoint=tmp_path / "file" / "agent", callbacks=[Never()])
+    with pytest.raises(TypeError, match="checkpoint must be a path, got 5"):
+        fit(checkpoint=5)
+
+
+class Never(keras.callbacks.Callback):
+    """Of a training that must not begin."""
+
+    def on_train_begin(self, logs=None):
+        raise AssertionError
+
+
+def test_a_callback_that_brings_back_weights_alone_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"BackupAndRestore brings back weights alone.*checkpoint="):
+        fit(callbacks=[keras.callbacks.BackupAndRestore(tmp_path)])
+
+
+def test_the_default_strategy_is_none(two_replicas):
+    assert fit(strategy=tf.distribute.get_strategy()).strategy is None
+    with two_replicas.scope(), pytest.raises(ValueError, match=r"within the scope of .*: pass strategy="):
+        fit()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda observation_space, action_space: None, "model must be a function of .*seed.*unexpected keyword"),
+        (keras.layers.Dense(3), "model must be a keras.Model or a function that builds one"),
+        (keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)], name="wide"), "the trunk 'wide' cannot read"),
+    ],
+    ids=["no seed", "a layer", "another input"],
+)
+def test_what_is_wrong_with_a_model_is_said_of_the_model(model, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fit(model=model)
+
+
+def test_it_is_told_where_nothing_will_be_learned(capsys):
+    fit(algorithm=krl.DQN(learning_starts=40, replay_size=1000), verbose=2)
+    told = "nothing will be learned: DQN(learning_starts=40) begins after that many steps, of 40"
+    assert told in capsys.readouterr().out
+    fit(algorithm=SMALL_DQN, verbose=2)
+    assert "nothing will be learned" not in capsys.readouterr().out
+
+
+def test_a_flag_beside_a_large_count_is_learned():
+    """Scaled by the widest range, it would be 0.001 at most."""
+    ppo, optimizer = krl.PPO(rollout_length=32, num_minibatches=4), keras.optimizers.Adam(1e-3)
+    agent = krl.fit_agent(Flag, ppo, steps=8192, num_envs=8, optimizer=optimizer, verbose=0)
+    assert agent.evaluate(episodes=20).mean == 20
+
+
+class Flag(gymnasium.Env):
+    """Says which action is right, beside a large number that means nothing."""
+
+    observation_space = spaces.Box(np.array([0, 0]), np.array([1000, 1]), dtype=np.int32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        reward = float(action == self.flag)
+        self.count += 1
+        return self._observe(), reward, self.count == 20, False, {}
+
+    def _observe(self):
+        self.flag = self.np_random.integers(2)
+        return np.array([self.np_random.integers(1001), self.flag], np.int32)

@@ -1,5 +1,6 @@
 """The files of a saved agent: settings as JSON, and everything that a Q-learner needs to go on."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -229,3 +230,27 @@ def test_a_target_network_is_saved_where_there_is_one(target_every, tmp_path):
     for expected, weight in zip(saved, loaded.q_learner.target.model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
     assert any((a != b).any() for a, b in zip(saved, loaded.model.get_weights(), strict=True))
+
+
+def test_a_replay_that_was_sampled_in_another_way_is_refused(outside, tmp_path):
+    path = outside.save(tmp_path / "agent")
+    other = dataclasses.replace(outside.algorithm, sampler=None if outside.algorithm.sampler else Prioritized())
+    with pytest.raises(ValueError, match="the stored replay was sampled in another way"):
+        fit(100, other, in_graph=False, checkpoint=path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "no JSON", '{"algorithm": {"name": "A2C"}}'])
+def test_what_is_no_saved_agent_is_called_so(content, tmp_path):
+    (tmp_path / "agent.json").write_text(content)
+    with pytest.raises(ValueError, match=r"is not a saved agent: agent\.json"):
+        krl.load_agent(tmp_path)
+    with pytest.raises(ValueError, match="is not a saved agent"):
+        fit(20, A2C(rollout_length=5), checkpoint=tmp_path)
+
+
+def test_an_agent_is_loaded_only_as_what_it_was_trained_as(tmp_path):
+    path = fit(20, A2C(rollout_length=5), in_graph=False).save(tmp_path / "a2c")
+    for algorithm in ("ppo", krl.PPO()):
+        with pytest.raises(ValueError, match="holds an agent of A2C, which algorithm="):
+            krl.load_agent(path, algorithm=algorithm)
+    assert krl.load_agent(path, algorithm=A2C(rollout_length=7)).algorithm.rollout_length == 7

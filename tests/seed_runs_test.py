@@ -304,6 +304,12 @@ def test_bad_input_is_named(trained):
         trained.interquartile_mean("losss")
     with pytest.raises(ValueError, match="algorithms must name at least one"):
         fit_sweep("CartPole-v1", {}, steps=10)
+    with pytest.raises(TypeError, match="algorithms must be a dict"):
+        fit_sweep("CartPole-v1", [SHORT_A2C], steps=10)
+    with pytest.raises(TypeError, match="callbacks must be a function from a seed to a list of callbacks"):
+        seeds_of(SHORT_A2C, callbacks=[])
+    with pytest.raises(ValueError, match=r"seed must be an integer of at least 0, got \[1, 2\]"):
+        seeds_of(SHORT_A2C, seeds=[[1, 2]])
 
 
 def test_seeds_may_be_numpys():
@@ -340,3 +346,13 @@ def test_environments_are_closed_where_what_is_to_be_trained_is_refused(fit):
     assert Opened.now == set()
     fit(algorithm=SHORT_A2C, eval_episodes=1, steps=10, jit_compile=False, verbose=0)
     assert Opened.now == set()
+
+
+@pytest.mark.parametrize("algorithm", [SHORT_A2C, SHORT_DQN], ids=["a2c", "dqn"])
+def test_evaluations_of_one_seed_do_not_change_the_episodes_of_the_next(algorithm):
+    """Where all of them play on the same object."""
+    runs = seeds_of(algorithm, env=gymnasium.make("CartPole-v1"), num_envs=None, eval_episodes=1)
+    single = alone(algorithm, 3, env=gymnasium.make("CartPole-v1"), num_envs=None, eval_episodes=1)
+    assert rows_of(runs.runs[1].episodes) == rows_of(single.episodes)
+    for weight, expected in zip(runs.runs[1].weights, single.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)

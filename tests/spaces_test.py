@@ -195,3 +195,19 @@ BOX = spaces.Box(-1, 1, (2,))
 def test_an_observation_that_no_network_can_read_is_refused_by_its_space(space, message):
     with pytest.raises(TypeError, match=f"unsupported observation space .*: {message}"):
         check_observation_space(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation"),
+    [
+        (spaces.Box(0, 255, (3,), np.uint8), [-1, 256, 2]),
+        (spaces.Discrete(4), 2**40 + 1),
+        (spaces.Discrete(4, start=-1), 3),
+        (spaces.Discrete(16), [0, 99]),
+    ],
+    ids=str,
+)
+def test_integers_that_the_space_cannot_hold_are_refused(space, observation):
+    """As other integers they would answer for another state."""
+    with pytest.raises(ValueError, match=r"observations of .* are from -?\d+ to \d+; got"):
+        as_batch(space, observation)

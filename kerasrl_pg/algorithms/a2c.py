@@ -60,7 +60,10 @@ class A2C:
         """One step on the whole rollout."""
         batch = learner.map(self.prepare, rollout)
         learner.update_value_statistics(batch)
-        before = self.measure_policy_gradient(learner, batch) if self.policy_gradient_metrics else {}
+        before = {}
+        if self.policy_gradient_metrics:
+            before = self.measure_policy_gradient(learner, batch)
+            learner.policy.reseed(seed)  # the step draws the dropout masks that it would have drawn anyway
         metrics = learner.descend(self.loss, batch, max_gradient_norm=self.max_gradient_norm)
         return {**metrics, **learner.mean(ops.critic_metrics, batch), **before}
 

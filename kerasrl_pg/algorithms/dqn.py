@@ -12,7 +12,7 @@ from kerasrl_pg.algorithms import validation
 from kerasrl_pg.types import Metrics, Transitions
 
 EXPLORATION = PolynomialDecay(1.0, 1_000_000, end_learning_rate=0.1)
-"""ε of Mnih et al. 2015, Table 1: 1 to 0.1 over a million steps."""
+"""ε of Mnih et al. 2015, Extended Data Table 1: 1 to 0.1 over a million frames, read as agent steps."""
 
 IMPORTANCE = PolynomialDecay(0.4, 1_000_000, end_learning_rate=1.0)
 """β of Schaul et al. 2016, Table 3: 0.4 to 1, here over a million steps."""
@@ -120,12 +120,12 @@ class DQN:
 
     def loss(self, q, target_q, batch: Transitions) -> tuple[tf.Tensor, Metrics, tf.Tensor]:
         """E[w · Huber(δ)] with δ = target - Q(s, a); w are the importance weights."""
-        action_values = q(batch.observation, training=True)
         next_q = target_q(batch.next_observation)
         if self.double:
             target = ops.double_q_target(batch.reward, batch.discount, q(batch.next_observation), next_q)
         else:
             target = ops.q_target(batch.reward, batch.discount, next_q)
+        action_values = q(batch.observation, training=True)
         error = ops.td_error(action_values, batch.action, target)
         size = 0.5 * tf.square(error) if self.huber_delta is None else ops.huber(error, self.huber_delta)
         return (

@@ -72,8 +72,8 @@ class NFQ:
 
     def loss(self, q, target_q, batch: Transitions) -> tuple[tf.Tensor, Metrics, tf.Tensor]:
         """E[δ²] with δ = r + γ·max Q⁻(s', ·) - Q(s, a)."""
-        action_values = q(batch.observation, training=True)
         target = ops.q_target(batch.reward, batch.discount, target_q(batch.next_observation))
+        action_values = q(batch.observation, training=True)
         error = ops.td_error(action_values, batch.action, target)
         return (
             tf.reduce_mean(tf.square(error)),

@@ -13,6 +13,9 @@ from kerasrl_pg import ops
 from kerasrl_pg.algorithms import validation
 from kerasrl_pg.types import Batch, Metrics, Rollout
 
+LOWEST_RATE, HIGHEST_RATE = 1e-6, 1e-2
+"""Where `adaptive_kl` keeps the learning rate; one that begins outside is brought there."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PPO:
@@ -65,8 +68,8 @@ class PPO:
     target_kl: float | None = None
     """End an update once `approx_kl` of a gradient step passes 1.5 times this; None for never."""
     adaptive_kl: float | LearningRateSchedule | None = None
-    """Move the learning rate by a factor of 1.5 after each update to keep `approx_kl` within a factor of 2 of this; a
-    Keras schedule counts gradient steps."""
+    """Move the learning rate by a factor of 1.5 after each update, from 1e-6 to 1e-2, to keep `approx_kl` within a
+    factor of 2 of this; a Keras schedule counts gradient steps."""
 
     def __post_init__(self):
         for name in ("rollout_length", "epochs", "num_minibatches"):
@@ -92,7 +95,8 @@ class PPO:
     def update(self, learner, rollout: Rollout, seed: tf.Tensor) -> Metrics:
         """`epochs` passes of `num_minibatches` gradient steps."""
         batch = learner.map(self.prepare, rollout)
-        learner.update_value_statistics(batch)
+        if self.clip_value is None:
+            learner.update_value_statistics(batch)
         clip_epsilon, entropy_coef = (learner.scheduled(each) for each in (self.clip_epsilon, self.entropy_coef))
         metrics = learner.descend_minibatches(
             functools.partial(self.loss, clip_epsilon=clip_epsilon, entropy_coef=entropy_coef),
@@ -103,9 +107,11 @@ class PPO:
             max_gradient_norm=self.max_gradient_norm,
             stop=None if self.target_kl is None else is_above("approx_kl", 1.5 * self.target_kl),
         )
+        if self.clip_value is not None:  # before, V would move by the statistics alone, and be clipped for it
+            learner.update_value_statistics(batch)
         if self.adaptive_kl is not None:
             factor = learning_rate_factor(metrics["approx_kl"], learner.scheduled(self.adaptive_kl))
-            learner.scale_learning_rate(factor, lowest=1e-6, highest=1e-2)
+            learner.scale_learning_rate(factor, lowest=LOWEST_RATE, highest=HIGHEST_RATE)
         return {**metrics, **learner.mean(ops.critic_metrics, batch)}
 
     def prepare(self, rollout: Rollout) -> Batch:
@@ -175,7 +181,8 @@ def is_above(name: str, limit: float) -> Callable[[Metrics], tf.Tensor]:
 def learning_rate_factor(approx_kl: tf.Tensor, target: tf.Tensor | float) -> tf.Tensor:
     """1/1.5 where the policy moved more than twice as far as asked, 1.5 where less than half as far, else 1.
 
-    Source: the adaptive KL penalty of Schulman et al. 2017, section 4, on the learning rate instead of the penalty.
+    Source: the adaptive KL penalty of Schulman et al. 2017, section 4, on the learning rate instead of the penalty, and
+    with its numbers exchanged: there the penalty moves by a factor of 2 where the KL is off by more than 1.5.
 
     Example:
         >>> [round(float(learning_rate_factor(tf.constant(kl), 0.01)), 2) for kl in (0.03, 0.01, 0.001)]

@@ -226,6 +226,13 @@ class Replay:
                 f"{arrays['layout'].tolist()}, this one {self._layout().tolist()}: to go on with it, the same "
                 "num_envs is needed, and the same algorithm"
             )
+        prefix = "sampler/"
+        of_sampler = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        if of_sampler.keys() != self.sampler.arrays().keys():
+            raise ValueError(
+                "the stored replay was sampled in another way (uniformly, or by priority): to go on with it, the same "
+                "sampler is needed"
+            )
         for name, ring in self._rings.items():
             stored = arrays.get(name, np.zeros([0, 0]))  # once each: a file may have to be read for it
             if stored.shape[2:] != ring.shape[2:] or stored.dtype != ring.dtype:
@@ -233,8 +240,7 @@ class Replay:
             ring[:, : stored.shape[1]] = stored
         self._head[:] = arrays["head"]
         self._steps[:] = arrays["steps"]
-        prefix = "sampler/"
-        self.sampler.restore({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
+        self.sampler.restore(of_sampler)
 
     def _allocate(self, capacity: int) -> None:
         """Zeros take no memory before they are written."""

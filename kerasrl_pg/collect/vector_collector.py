@@ -34,6 +34,7 @@ class VectorCollector:
         self._act = act
         self._value = value
         self._seed = seed
+        self._resets_before = environment.resets  # of earlier trainings on the same object
         self._observation = environment.reset(seed=seed)
         self._resets = environment.resets
         self._buffer = RolloutBuffer(self._observation, rollout_length)
@@ -49,7 +50,7 @@ class VectorCollector:
         """
         if self.environment.resets != self._resets:
             # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
-            self._begin_anew(self._seed + self.environment.num_envs * self.environment.resets)
+            self._begin_anew(self._seed + self.environment.num_envs * (self.environment.resets - self._resets_before))
         elif self.whole_episodes:
             self._begin_anew()
         rows: list[Rollout] = []

@@ -58,8 +58,12 @@ class VectorAdapter:
         self._ended = np.zeros(self.num_envs, bool)
 
     def reset(self, seed: int | None = None) -> Any:
-        """Start N episodes; environment n is seeded by `seed + n`. Returns `[N, *observation]`."""
-        observation, _ = self.environment.reset(seed=seed)
+        """Start N episodes. Returns `[N, *observation]`.
+
+        Environment n is seeded by `seed + n`; CartPole's own vector class draws all N from `seed`. Only the last 30
+        bits of `seed` count: ale-py takes no more than 31.
+        """
+        observation, _ = self.environment.reset(seed=None if seed is None else int(seed) & 0x3FFFFFFF)
         self.resets += 1
         self._ended = np.zeros(self.num_envs, bool)
         return self._stored(observation)
@@ -72,6 +76,7 @@ class VectorAdapter:
 
         Raises:
             RuntimeError: the environment raised; its exception is the cause.
+            ValueError: rewards or ends that are not one for each environment.
         """
         self._steps += 1
         try:
@@ -86,6 +91,11 @@ class VectorAdapter:
         reward, terminated, truncated = (
             np.array(x, dtype) for x, dtype in ((reward, np.float32), (terminated, bool), (truncated, bool))
         )
+        if not reward.shape == terminated.shape == truncated.shape == (self.num_envs,):
+            raise ValueError(
+                f"{_name(self.environment)} must return rewards, terminations and truncations of shape "
+                f"[{self.num_envs}], got {list(reward.shape)}, {list(terminated.shape)}, {list(truncated.shape)}"
+            )
         ended = terminated | truncated  # [N]
         final_observation = observation
         valid = np.ones(self.num_envs, bool)

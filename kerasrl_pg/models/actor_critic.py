@@ -175,6 +175,12 @@ class PolicyModel:
         return denormalizers[0].scale if denormalizers else 1.0
 
 
+def with_own_losses(model: keras.Model, loss: tf.Tensor) -> tf.Tensor:
+    """A scalar to minimise, with what the model's layers add: regularizers, and `add_loss` of their last call."""
+    added = [tf.cast(own, tf.float32) for own in model.losses]
+    return tf.add_n([loss, *added]) if added else loss
+
+
 def layers_of(model: keras.Model, kind: type) -> list:
     """The layers of `model` that are of `kind`, nested models included.
 

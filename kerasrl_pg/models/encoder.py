@@ -44,8 +44,14 @@ def default_trunk(space: spaces.Space, seed: int) -> keras.Model:
 
 
 def features_of(trunk: keras.Model, encoded):
-    """`[B, features]` of an encoded observation; ValueError if the trunk returns something else."""
-    features = trunk(encoded)
+    """`[B, features]` of an encoded observation; ValueError if the trunk cannot read it, or returns something else."""
+    try:
+        features = trunk(encoded)
+    except (TypeError, ValueError) as error:
+        shape = ["B", *encoded.shape[1:]]
+        raise ValueError(
+            f"model: the trunk {trunk.name!r} cannot read encoded observations {shape}: {error}"
+        ) from error
     if not isinstance(features, keras.KerasTensor) or len(features.shape) != 2:
         shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), features)
         raise ValueError(

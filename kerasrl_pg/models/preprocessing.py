@@ -249,12 +249,24 @@ def _channels_last(shape: tuple[int, ...], tensor: keras.KerasTensor) -> keras.K
 
 
 def _unit_interval(space: spaces.Space, tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """Integers with bounds become 0 to 1; floats are left as they are, and integers that are as good as unbounded."""
+    """Integers with bounds become 0 to 1; floats are left as they are, and integers that are as good as unbounded.
+
+    Each number by its own bounds, so that a flag beside a large count is not lost; the pixels of an image all alike.
+    """
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
-        low, high = float(space.low.min()), float(space.high.max())
-        if high - low > WIDEST_RANGE:
-            return tensor
-        scale = 1.0 / max(high - low, 1.0)
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        if is_image(space):
+            low, high = low.min(keepdims=True), high.max(keepdims=True)
+        bounded = high - low <= WIDEST_RANGE
+        scale = np.where(bounded, 1.0 / np.maximum(high - low, 1.0), 1.0)
         # Not -low * scale, which may be -0.0: TensorFlow's cache of scalars would then give that for every 0.0.
-        return keras.layers.Rescaling(scale, offset=0.0 - low * scale)(tensor)
+        offset = np.where(bounded, 0.0 - low * scale, 0.0)
+        return _rescaled(tensor, scale, offset) if bounded.any() else tensor
     return keras.layers.Rescaling(1.0)(tensor) if tensor_dtype(space) == np.uint8 else tensor
+
+
+def _rescaled(tensor: keras.KerasTensor, scale: np.ndarray, offset: np.ndarray) -> keras.KerasTensor:
+    """By one number where all are equal, as those of most spaces are."""
+    if np.ptp(scale) == 0 and np.ptp(offset) == 0:
+        return keras.layers.Rescaling(float(scale.flat[0]), float(offset.flat[0]))(tensor)
+    return keras.layers.Rescaling(scale.tolist(), offset.tolist())(tensor)

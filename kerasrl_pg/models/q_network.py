@@ -175,7 +175,8 @@ class QPolicy:
         except Exception as error:  # whatever a user's `__init__` raises; weights of other shapes
             raise ValueError(
                 f"the target network is a copy of the model, and {self.model.name!r} cannot be copied: let its "
-                "__init__ take **kwargs and give it a get_config, or learn without a target network"
+                "__init__ take **kwargs and give it a get_config, register layers of your own with "
+                "keras.saving.register_keras_serializable, or learn without a target network"
             ) from error
         return copy
 

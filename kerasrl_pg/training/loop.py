@@ -36,6 +36,7 @@ def train(
     *,
     steps: int,
     updates_per_epoch: int,
+    steps_per_epoch: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     reporters: Sequence[keras.callbacks.Callback] = (),
     stop_return: float | None = None,
@@ -51,6 +52,8 @@ def train(
         engine: runs updates.
         steps: environment steps since the agent was made, all environments together; the last update may overshoot.
         updates_per_epoch: length of the reporting interval.
+        steps_per_epoch: environment steps that it was asked to have; what ends it where updates are of whole episodes,
+            which take as many steps as the episodes do. None for one update there.
         callbacks: Keras callbacks; `model.stop_training` ends the loop, and what they add to the logs of an epoch is in
             the history.
         reporters: callbacks that come after the history has its entry.
@@ -59,13 +62,16 @@ def train(
     """
     epoch = agent.history.epoch[-1] + 1 if agent.history.epoch else 0
     epochs_before = list(agent.history.epoch)
+    whole_episodes = agent.algorithm.rollout_length is None
+    longest = steps_per_epoch if whole_episodes and steps_per_epoch else math.inf
     # Of an update, all environments together; whole episodes take more.
     least_steps = (agent.num_envs or 1) * (agent.algorithm.rollout_length or 1) * agent.learner.num_workers
+    epoch_steps = updates_per_epoch * least_steps if longest == math.inf else longest
     hooks = keras.callbacks.CallbackList(
         [*callbacks, agent.history, *reporters],
         model=agent.model,
         steps=updates_per_epoch,
-        epochs=epoch + math.ceil((steps - agent.steps) / (updates_per_epoch * least_steps)),
+        epochs=epoch + math.ceil((steps - agent.steps) / epoch_steps),
         verbose=0,
         run=agent.describe(),  # `history.params["run"]`: the environment's protocol, the algorithm's settings
     )
@@ -76,12 +82,14 @@ def train(
     logs: dict[str, float] = {}
     while agent.steps < steps and not solved and not agent.model.stop_training:
         hooks.on_epoch_begin(epoch)
-        logs, solved = _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return)
+        end = min(steps, agent.steps + longest)
+        logs, solved = _epoch(agent, engine, hooks, end, updates_per_epoch, stop_return)
         if after_epoch is not None:
             logs.update(after_epoch())
         hooks.on_epoch_end(epoch, logs)
         _forget_what_is_not_known(callbacks)
         epoch += 1
+    agent.optimizer.finalize_variable_values(agent.model.trainable_variables)  # to their average, with use_ema
     hooks.on_train_end(logs)
 
 

@@ -182,6 +182,7 @@ class OffPolicyEngine:
         seed = seeding.integers(self.agent.seed, 2)[1]
         self._seed = self.agent.learner.worker_seed(seeding.make_seed(seed)).numpy()
         self._env_seed = self.agent.environment_seed()
+        self._resets_before = self.environment.resets  # of earlier trainings on the same object
         begins = self.agent.replay is None
         self._replay_begun_at = (self.agent.steps, self.agent.updates) if begins else self.agent.replay_begun_at
         self._replay: Any = None  # its memory is free before another is taken
@@ -199,7 +200,8 @@ class OffPolicyEngine:
         rng = np.random.default_rng([*self._seed, agent.updates])
         if self.environment.resets != self._resets:
             # An evaluation on the same object ended our episodes, and seeded it with a seed of its own.
-            self._begin_anew(self._env_seed + self.environment.num_envs * self.environment.resets)
+            resets = self.environment.resets - self._resets_before
+            self._begin_anew(self._env_seed + self.environment.num_envs * resets)
         rows = [self._step(rng, tf.constant(steps), seconds) for _ in range(agent.algorithm.rollout_length)]
         *columns, valid = (np.stack(column)[None] for column in zip(*rows, strict=True))  # [1, T, N]
         filled = len(self._replay) >= agent.algorithm.batch_size

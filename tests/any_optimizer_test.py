@@ -1,0 +1,127 @@
+"""Whatever Keras optimizer is handed in trains as it does with Keras' own `fit`, or is refused with one clear error."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras.optimizers import SGD, Adam, AdamW, LossScaleOptimizer
+from keras.optimizers.schedules import LearningRateSchedule, PolynomialDecay
+
+import kerasrl_pg as krl
+from tests.training_aids import FirstWeights
+
+
+def fit(optimizer, algorithm=None, **arguments):
+    """Forty steps are four updates of two environments."""
+    settings = {"steps": 40, "num_envs": 2, "jit_compile": False, "verbose": 0}
+    algorithm = krl.A2C(rollout_length=5) if algorithm is None else algorithm
+    return krl.fit_agent("CartPole-v1", algorithm, optimizer=optimizer, **{**settings, **arguments})
+
+
+def difference(agent, other):
+    pairs = zip(agent.model.get_weights(), other.model.get_weights(), strict=True)
+    return max(np.abs(weight - expected).max() for weight, expected in pairs)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return fit(SGD(0.1))
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [lambda: LossScaleOptimizer(SGD(0.1)), lambda: SGD(0.1, loss_scale_factor=1024.0)],
+    ids=["dynamic", "fixed"],
+)
+def test_a_scale_of_the_loss_changes_nothing_but_rounding(scaled, plain):
+    assert difference(fit(scaled()), plain) < 1e-6
+
+
+def test_what_is_excluded_from_weight_decay_does_not_decay():
+    excluding = AdamW(0.01, weight_decay=0.5)
+    excluding.exclude_from_weight_decay(var_names=["kernel", "bias", "policy", "value"])
+    agent = fit(excluding)
+    assert difference(agent, fit(Adam(0.01))) < 1e-6
+    assert difference(agent, fit(AdamW(0.01, weight_decay=0.5))) > 0.01
+
+
+def test_averaged_weights_are_those_of_the_trained_agent(plain):
+    first = FirstWeights()
+    agent = fit(SGD(0.1, use_ema=True, ema_momentum=0.9), callbacks=[first], steps_per_epoch=10)
+    weights = [variable.numpy() for variable in agent.model.trainable_variables]
+    averages = [np.array(average) for average in agent.optimizer._model_variables_moving_average]
+    for weight, average in zip(weights, averages, strict=True):
+        np.testing.assert_array_equal(weight, average)
+    moved, moved_plain = (
+        sum(np.abs(now - before).sum() for now, before in zip(trained, first.weights, strict=True))
+        for trained in (weights, [variable.numpy() for variable in plain.model.trainable_variables])
+    )
+    assert 0 < moved < moved_plain
+
+
+class WarmUp(LearningRateSchedule):
+    """As tutorials write it: without a configuration."""
+
+    def __call__(self, step):
+        return 0.1 * keras.ops.minimum(1.0, (step + 1) / 4)
+
+
+def rate():
+    return 0.1
+
+
+class OnlyTwo(keras.optimizers.SGD):
+    """Takes less than its configuration has."""
+
+    def __init__(self, learning_rate):
+        super().__init__(learning_rate)
+
+
+@pytest.mark.parametrize("learning_rate", [WarmUp(), rate, lambda: 0.1], ids=["schedule", "function", "lambda"])
+def test_a_learning_rate_that_no_file_can_hold_trains_and_is_not_saved(learning_rate, plain, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent = fit(SGD(learning_rate), steps_per_epoch=10)
+    first_rates = [0.05, 0.075] if isinstance(learning_rate, WarmUp) else [0.1, 0.1]
+    assert agent.history.history["learning_rate"][:2] == pytest.approx(first_rates)
+    if callable(learning_rate) and not isinstance(learning_rate, WarmUp):
+        assert difference(agent, plain) == 0
+    json.dumps(agent.describe())
+    with pytest.raises(ValueError, match=r"optimizer cannot be saved.*register_keras_serializable"):
+        agent.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="optimizer cannot be saved"):
+        fit(SGD(learning_rate), checkpoint=tmp_path / "agent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_would_lose_is_not_saved(tmp_path):
+    excluding = AdamW(0.01)
+    excluding.exclude_from_weight_decay(var_names=["bias"])
+    with pytest.raises(ValueError, match="exclude_from_weight_decay"):
+        fit(excluding, checkpoint=tmp_path / "agent")
+
+
+def test_an_optimizer_that_cannot_be_made_again_is_named():
+    with pytest.raises(TypeError, match="optimizer: OnlyTwo cannot be made from its configuration"):
+        fit(OnlyTwo(0.1))
+
+
+def test_a_schedule_is_seen_within_loss_scaling(tmp_path):
+    over = LossScaleOptimizer(SGD(PolynomialDecay(0.1, 4, 0.0)))
+    agent = fit(over)
+    with pytest.raises(ValueError, match="learning rate is 0"):
+        krl.fit_agent("CartPole-v1", agent, steps=40, verbose=0)
+    with pytest.raises(ValueError, match="adaptive_kl moves the learning rate"):
+        fit(over, krl.PPO(rollout_length=4, num_minibatches=1, epochs=1, adaptive_kl=0.01))
+    agent.save(tmp_path / "agent")
+    loaded = krl.load_agent(tmp_path / "agent")
+    assert isinstance(loaded.optimizer, LossScaleOptimizer)
+    assert loaded.describe()["optimizer"] == agent.describe()["optimizer"]
+
+
+def test_adaptive_kl_moves_the_rate_within_loss_scaling():
+    ppo = krl.PPO(rollout_length=4, num_minibatches=1, epochs=4, adaptive_kl=1e-9)
+    agent = fit(LossScaleOptimizer(SGD(0.1)), ppo)
+    assert float(agent.optimizer.learning_rate.numpy()) < 0.1
