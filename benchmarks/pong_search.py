@@ -57,7 +57,9 @@ class Candidate:
     entropy_values: tuple[float, float] | None = (-1.0, 1.0)
     """Values between which the bonus falls from all to nothing."""
     learning_rate: float = 1e-3
-    """At the start; it falls linearly to 0, unless `adaptive_kl` moves it."""
+    """At the start; it falls linearly, unless `adaptive_kl` moves it."""
+    last_rate: float = 0.0
+    """The share of it that is left at the end."""
     adaptive_kl: float | None = None
     falling_kl: bool = False
     """`adaptive_kl` falls linearly to 0."""
@@ -94,6 +96,8 @@ LOSING: dict[str, Any] = {"steps": 750_000, "entropy_held": None, "entropy_gone"
 CANDIDATES = {
     "preset": Candidate(),
     "750k": Candidate(steps=750_000),
+    "600k": Candidate(steps=600_000),
+    "600k-rate": Candidate(steps=600_000, last_rate=0.3, entropy_held=0.4, entropy_gone=0.7),
     "losing": Candidate(**LOSING),
     "losing-whole-games": Candidate(**LOSING, reward_ends_return=False),
     "points": Candidate(**LESS | {"steps": 700_000, "reward_ends_return": True}, falling_entropy=True),
@@ -213,8 +217,8 @@ def write(name: str, result: dict[str, Any]) -> None:
 def settings_of(candidate: Candidate):
     """The candidate's algorithm and optimizer."""
     import kerasrl_pg as krl
-    from kerasrl_pg.presets import late_to_zero, linear_to_zero
-    from kerasrl_pg.settings import fused_adam
+    from kerasrl_pg.presets import gradient_steps_of, late_to_zero, linear_to_zero
+    from kerasrl_pg.settings import fused_adam, linear
 
     algorithm = krl.PPO(
         rollout_length=candidate.rollout_length,
@@ -241,7 +245,7 @@ def settings_of(candidate: Candidate):
         algorithm = dataclasses.replace(algorithm, adaptive_kl=falling)
     rate = candidate.learning_rate
     if candidate.adaptive_kl is None:
-        rate = linear_to_zero(rate, *training)
+        rate = linear(rate, candidate.last_rate * rate, gradient_steps_of(*training))
     return algorithm, fused_adam(rate)
 
 
