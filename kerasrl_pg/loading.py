@@ -46,16 +46,14 @@ def load_agent(
     if not (directory / "agent.json").is_file():
         raise FileNotFoundError(f"no saved agent at {directory}: agent.json is missing")
     description = _description(directory)
+    classes = {cls.__name__: cls for cls in ALGORITHMS.values()}
+    name = description["algorithm"]["name"]
     if algorithm is None:
-        classes = {cls.__name__: cls for cls in ALGORITHMS.values()}
-        name = description["algorithm"]["name"]
         if name not in classes:
             raise ValueError(f"algorithm {name!r} is not of this package: pass load_agent(algorithm=...)")
         algorithm = classes[name](**settings_from_json(description["algorithm"]["settings"]))
-    elif type(algorithm).__name__ != description["algorithm"]["name"]:
-        raise ValueError(
-            f"{directory} holds an agent of {description['algorithm']['name']}, which algorithm={algorithm!r} is not"
-        )
+    elif name in classes and type(algorithm).__name__ != name:
+        raise ValueError(f"{directory} holds an agent of {name}, which algorithm={algorithm!r} is not")
     with scope(strategy):
         model = keras.saving.load_model(directory / "model.keras")
     agent = Agent(

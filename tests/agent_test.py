@@ -126,6 +126,21 @@ def test_an_evaluation_is_of_whole_greedy_episodes_whose_seeds_count_up(agent):
     assert result.lengths[2] == steps
 
 
+class BeginningAlike(gymnasium.Wrapper):
+    """The same first state whatever the seed: only actions make a difference."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=0, options=options)
+
+
+def test_an_evaluations_seed_is_that_of_the_drawn_actions_too(agent):
+    def returns(seed):
+        env = lambda: BeginningAlike(gymnasium.make("CartPole-v1"))  # noqa: E731
+        return agent.evaluate(episodes=5, seed=seed, sample=True, env=env).returns.tolist()
+
+    assert returns(1) == returns(1) != returns(2)
+
+
 @pytest.mark.parametrize("episodes", [0, -1, 1.5, True])
 def test_a_number_of_episodes_must_be_positive(agent, episodes):
     with pytest.raises(ValueError, match=f"episodes must be an integer of at least 1, got {episodes}"):

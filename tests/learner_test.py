@@ -54,6 +54,17 @@ def make_batch(learner, observation, weight=None):
     return learner.map(lambda own: own, batch)
 
 
+@REPLICAS
+def test_what_the_model_adds_to_the_loss_is_minimised_too(strategy):
+    """Once, however many replicas there are: w = 1, the mean of x is 3, and the penalty 0.25 w² has the slope 0.5 w."""
+    learner = make_learner(strategy, 1)
+    learner.policy.model.weights[0].regularizer = keras.regularizers.L2(0.25)
+    learner.policy.model.set_weights([np.ones((1, 1))])
+    metrics = descend(learner, [[[1.0], [5.0]], [[2.0], [4.0]]])
+    np.testing.assert_allclose(learner.policy.weights, [1 - 3 - 0.5], rtol=1e-6)
+    assert metrics["loss"] == pytest.approx(3 + 0.25)
+
+
 def mean_output(policy, batch):
     output = policy(batch.observation, training=True)
     return ops.weighted_mean(output, batch.weight), {"first": ops.weighted_mean(batch.observation[:, 0], batch.weight)}
@@ -337,3 +348,13 @@ def test_metrics_pass_through_a_loop_as_one_row():
     names: list[str] = []
     row = pack_metrics({"loss": tf.constant(2.0), "entropy": tf.constant(1)}, names)
     assert {name: float(value) for name, value in unpack_metrics(row, names).items()} == {"entropy": 1, "loss": 2}
+
+
+@REPLICAS
+def test_figures_of_a_gradient_are_of_valid_steps(strategy):
+    learner = make_learner(strategy, 2)
+    batch = make_batch(learner, [[[3, 0], [-1, 4]], [[9, 9], [9, 9]]], [[1, 1], [0, 0]])
+    figures = tf.function(lambda: learner.gradient_statistics(mean_output, batch), autograph=False)()
+    assert {name: float(value) for name, value in figures.items()} == pytest.approx(
+        {"rms": 2.5**0.5, "max": 2.0, "variance": 0.25}
+    )

@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium import spaces
 
 from kerasrl_pg.algorithms import DQN
 from kerasrl_pg.learner import Learner
+from kerasrl_pg.models import QPolicy, q_network
 from kerasrl_pg.q_learner import QLearner
 from kerasrl_pg.types import Transitions
 from tests.algorithms.tabular_q import (
@@ -49,6 +51,17 @@ def test_all_of_the_network_is_copied():
     learner = table_learner(VALUES, TARGET_VALUES)
     learner.update_target(every=5)
     np.testing.assert_array_equal(table_of(learner.target), VALUES)
+
+
+def test_what_no_gradient_moves_is_copied_too():
+    its_spaces = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+    trunk = keras.Sequential([keras.layers.Dense(4), keras.layers.BatchNormalization()])
+    policy = QPolicy(q_network(*its_spaces, trunk=trunk), *its_spaces, epsilon=0.0)
+    learner = QLearner(Learner(policy, keras.optimizers.SGD(0.1)), policy.copy())
+    policy.action_values(tf.random.stateless_normal([64, 3], [0, 0]) + 5.0, training=True)  # moves the moving averages
+    learner.copy_to_target()
+    for frozen, weight in zip(learner.target.model.weights, policy.model.weights, strict=True):
+        np.testing.assert_array_equal(frozen, weight)
 
 
 def test_without_every_or_without_a_target_nothing_is_copied():

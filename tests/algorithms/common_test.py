@@ -6,12 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium import spaces
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kerasrl_pg.algorithms import A2C, ALGORITHMS, PPO, CrossEntropy, PolicyGradient, Reinforce
+from kerasrl_pg.algorithms import A2C, ALGORITHMS, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Reinforce
+from kerasrl_pg.learner import Learner
+from kerasrl_pg.models import PolicyModel, actor_critic, mlp_trunk
 from kerasrl_pg.types import Batch
 from tests.algorithms.tabular import random_rollout, rollout_on, softmax, tables, tabular_learner, updated
+from tests.algorithms.tabular_q import ACTIONS, STATES, random_transitions, table_policy
 
 ONE_STEP = [
     Reinforce(),
@@ -168,13 +172,25 @@ def test_the_policys_loss_leaves_the_critic_alone_and_the_critics_the_policy(cls
     assert -1.0 < values[1] <= 0.0  # from -1 towards its target of 0
 
 
-@pytest.mark.parametrize("algorithm", ONE_STEP, ids=lambda algorithm: type(algorithm).__name__)
+WITH_OPTIONS = {
+    "A2C with its options": A2C(normalize_advantage=True, policy_gradient_metrics=True),
+    "PPO with its options": PPO(
+        rollout_length=4, epochs=1, num_minibatches=1, clip_value=0.5, entropy_values=(-1.0, 3.0)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [*ONE_STEP, *WITH_OPTIONS.values()],
+    ids=[*(type(algorithm).__name__ for algorithm in ONE_STEP), *WITH_OPTIONS],
+)
 def test_what_a_reset_step_holds_does_not_matter(algorithm):
     """Row 2 only resets (NEXT_STEP): neither its action nor its reward nor its observation teach anything."""
 
-    def rollout(junk_state, junk_action, junk_reward):
+    def rollout(junk_state, junk_action, junk_reward, junk_log_prob):
         def make(learner):
-            return rollout_on(
+            made = rollout_on(
                 learner,
                 [[0], [1], [junk_state], [0]],
                 [[1], [0], [junk_action], [1]],
@@ -182,14 +198,73 @@ def test_what_a_reset_step_holds_does_not_matter(algorithm):
                 terminated=[[False], [True], [False], [False]],
                 valid=[[True], [True], [False], [True]],
             )
+            # As after some gradient steps: every ratio is another than 1.
+            return made._replace(log_prob=tf.where(made.valid, made.log_prob - 0.1, junk_log_prob))
 
         return make
 
-    one, other = (updated(algorithm, LOGITS, VALUES, rollout(*junk)) for junk in ((0, 0, 0.0), (2, 1, 1e3)))
+    junk = (0, 0, 0.0, -0.5), (2, 1, 1e3, -4.0)
+    one, other = (updated(algorithm, LOGITS, VALUES, rollout(*each)) for each in junk)
     np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
     np.testing.assert_allclose(one[1], other[1], rtol=1e-6)
     for name in one[2]:
         np.testing.assert_allclose(one[2][name], other[2][name], rtol=1e-5, err_msg=name)
+
+
+WITH_A_CRITIC = {
+    "A2C": A2C(),
+    "PolicyGradient": PolicyGradient(),
+    "PPO": PPO(rollout_length=8, epochs=1, num_minibatches=1),
+    "PPO with a clipped value": PPO(rollout_length=8, epochs=1, num_minibatches=1, clip_value=0.5),
+}
+
+
+@pytest.mark.parametrize("algorithm", WITH_A_CRITIC.values(), ids=WITH_A_CRITIC)
+def test_the_loss_of_normalised_values_does_not_depend_on_the_rewards_unit(algorithm):
+    def value_loss(unit):
+        its_spaces = spaces.Discrete(3), spaces.Discrete(2)
+        model = actor_critic(*its_spaces, trunk=mlp_trunk((8,), seed=1), normalize_value=True, seed=2)
+        learner = Learner(PolicyModel(model, *its_spaces), keras.optimizers.SGD(0.0))
+        rollout = random_rollout(tabular_learner(LOGITS, VALUES))
+        in_unit = {name: unit * getattr(rollout, name) for name in ("reward", "value", "next_value")}
+        for _ in range(2):  # statistics may be taken after the step
+            metrics = algorithm.update(learner, rollout._replace(**in_unit), tf.constant([0, 1]))
+        return float(metrics["value_loss"])
+
+    assert value_loss(1.0) == pytest.approx(value_loss(100.0), rel=1e-4)
+
+
+class Recording:
+    """A policy, or its action values, with a memory of which calls were in training mode."""
+
+    def __init__(self, called):
+        self._called, self.training = called, []
+
+    def __call__(self, observation, training=False):
+        self.training.append(training)
+        return self._called(observation, training=training)
+
+    def __getattr__(self, name):
+        return getattr(self._called, name)
+
+
+@pytest.mark.parametrize("algorithm", ONE_STEP, ids=lambda algorithm: type(algorithm).__name__)
+def test_a_gradient_step_is_in_training_mode(algorithm):
+    learner = tabular_learner(LOGITS, VALUES)
+    learner.policy = Recording(learner.policy)
+    algorithm.update(learner, random_rollout(learner), tf.constant([0, 1]))
+    assert learner.policy.training == [True]
+
+
+@pytest.mark.parametrize("algorithm", [DQN(), DQN(double=True), NFQ()], ids=["DQN", "double DQN", "NFQ"])
+def test_of_action_values_only_those_that_learn_are_in_training_mode(algorithm):
+    """Targets, and the choice of the next action, are without dropout; losses that layers add are of the last call."""
+    policy = table_policy(np.zeros((STATES, ACTIONS)))
+    online, target = Recording(policy.action_values), Recording(policy.action_values)
+    algorithm.loss(online, target, random_transitions())
+    chooses = getattr(algorithm, "double", False)
+    assert online.training == [False] * chooses + [True]
+    assert target.training == [False]
 
 
 @pytest.mark.parametrize("cls", POLICY_GRADIENTS)

@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import keras
@@ -6,6 +7,8 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg.algorithms import A2C, PPO
+from kerasrl_pg.learner import Learner
+from kerasrl_pg.types import Rollout
 from tests.algorithms.tabular import random_rollout, rollout_on, tabular_learner, updated
 
 LOGITS = np.array([[0.5, -0.3], [0.1, 0.9], [0.0, 0.2]])
@@ -81,6 +84,14 @@ def test_a_reward_ends_the_return_if_asked():
     # With λ = 1 it is the return less the value: two points, each on its own, or all that follows.
     np.testing.assert_allclose(advantages(reward_ends_return=True), [-0.5 - 0.5, -1 - 0.5, 0.5 - 0.5, 1 - 0.5])
     np.testing.assert_allclose(advantages(), [-0.84375, -1.1875, 0.125, 0.75])
+
+
+def test_where_a_reward_ends_the_return_the_end_of_the_task_still_does():
+    learner = tabular_learner(LOGITS, VALUES)
+    ends = [[False], [True], [False], [False]]
+    rollout = rollout_on(learner, [[0]] * 4, [[0]] * 4, [[0.0], [0.0], [0.0], [1.0]], terminated=ends)
+    batch = PPO(discount=1.0, gae_lambda=1.0, reward_ends_return=True).prepare(rollout)
+    np.testing.assert_allclose(batch.value_target[:, 0], [0.0, 0.0, 1.0, 1.0], atol=1e-6)
 
 
 def test_every_epoch_visits_every_minibatch():
@@ -159,18 +170,30 @@ def test_a_target_kl_ends_the_update_early():
     assert tight["approx_kl"] > 0.5 * 1.5e-3  # the mean over both steps
 
 
+def rollout_at(kl: float, learner: Learner) -> Rollout:
+    """Eight steps that teach nothing, by a policy from which `approx_kl` of the learner's is `kl`."""
+    rollout = rollout_on(learner, [[0]] * 8, [[0]] * 8, [[0.0]] * 8)
+    log_ratio = np.linspace(0, 5, 100_001)
+    log_ratio = log_ratio[np.argmin(np.abs(np.expm1(log_ratio) - log_ratio - kl))]
+    return rollout._replace(log_prob=rollout.log_prob - np.float32(log_ratio))
+
+
+@pytest.mark.parametrize(("kl", "steps"), [(0.0149, 4), (0.0151, 1)])
+def test_an_update_ends_at_one_and_a_half_times_the_target_kl(kl, steps):
+    algorithm, rollout_of = PPO(**FOUR_STEPS, target_kl=0.01), functools.partial(rollout_at, kl)
+    _, _, metrics = updated(algorithm, np.zeros((1, 2)), [0.0], rollout_of, keras.optimizers.SGD(0.0))
+    assert metrics["gradient_steps"] == steps
+
+
 def learning_rate_after(
     kl: float, *, start: float, target: Any = 0.01, updates: int = 1, settings: dict[str, Any] = PLAIN
 ) -> float:
     """The learning rate after updates whose `approx_kl` is `kl`."""
     optimizer = keras.optimizers.SGD(start)
     learner = tabular_learner(np.zeros((1, 2)), [0.0], optimizer)
-    rollout = rollout_on(learner, [[0]] * 8, [[0]] * 8, [[0.0]] * 8)
-    log_ratio = np.linspace(0, 5, 100_001)
-    log_ratio = log_ratio[np.argmin(np.abs(np.expm1(log_ratio) - log_ratio - kl))]
-    moved = rollout._replace(log_prob=rollout.log_prob - np.float32(log_ratio))
+    rollout = rollout_at(kl, learner)
     for _ in range(updates):
-        PPO(**settings, adaptive_kl=target).update(learner, moved, tf.constant([0, 0]))
+        PPO(**settings, adaptive_kl=target).update(learner, rollout, tf.constant([0, 0]))
     return float(optimizer.learning_rate)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,6 +93,22 @@ def test_an_evaluation_on_the_same_environments_does_not_confuse_the_next_rollou
     assert rollout.observation[0].tolist() == [[0, 0, 0], [1, 0, 0], [2, 0, 0]]
     assert rollout.valid[0].all()
     assert episodes.episode_length[0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("length", [3, None])
+def test_after_every_evaluation_on_the_same_environments_other_episodes_begin(length):
+    def push_left(observation, seed):
+        zeros = tf.zeros([3])
+        return tf.zeros([3], tf.int32), tf.zeros([3], tf.int64), zeros, zeros
+
+    environment = VectorAdapter(gymnasium.make_vec("CartPole-v1", 3, vectorization_mode="sync"))
+    collector = VectorCollector(environment, length, push_left, None, seed=0)
+    begun = []
+    for time in range(3):
+        rollout, _ = collector.collect(tf.constant([0, time]))
+        begun += rollout.observation[0].tolist()
+        evaluate_policy(lambda o: np.zeros(3, int), environment, episodes=3, seed=100)
+    assert len(np.unique(begun, axis=0)) == 9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

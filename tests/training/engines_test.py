@@ -1,5 +1,8 @@
 """How updates are run: one trace for all of a training, the same result however they are grouped."""
 
+import dataclasses
+import functools
+
 import gymnasium
 import keras
 import numpy as np
@@ -13,27 +16,31 @@ from kerasrl_pg.algorithms import A2C, Reinforce
 from kerasrl_pg.envs.cartpole import CartPole
 from kerasrl_pg.envs.make import make_env
 from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk, small_conv_trunk
+from kerasrl_pg.models.actor_critic import layers_of
+from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla
 from kerasrl_pg.training.loop import train
 from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
 
 
-def make_agent(observation_space, action_space, algorithm):
-    model = actor_critic(observation_space, action_space, trunk=mlp_trunk((8,), seed=1), seed=2)
+def make_agent(observation_space, action_space, algorithm, **options):
+    model = actor_critic(observation_space, action_space, trunk=mlp_trunk((8,), seed=1), seed=2, **options)
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)
     return Agent(algorithm, model, optimizer, observation_space, action_space)
 
 
-def graph_engine(algorithm=None, *, updates_per_call=4, jit_compile=False, num_envs=2):
+def graph_engine(algorithm=None, *, updates_per_call=4, jit_compile=False, num_envs=2, **options):
     environment = CartPole(num_envs)
-    agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C(rollout_length=5))
+    its_spaces = environment.observation_space, environment.action_space
+    agent = make_agent(*its_spaces, algorithm or A2C(rollout_length=5), **options)
     return GraphEngine(agent, OnPolicyProgram(agent, environment, jit_compile), updates_per_call, jit_compile)
 
 
-def vector_engine(env, algorithm=None, *, clip_reward=False):
+def vector_engine(env, algorithm=None, *, clip_reward=False, **options):
     environment = make_env(env).make_evaluation(2)
-    agent = make_agent(environment.observation_space, environment.action_space, algorithm or A2C(rollout_length=5))
+    its_spaces = environment.observation_space, environment.action_space
+    agent = make_agent(*its_spaces, algorithm or A2C(rollout_length=5), **options)
     return OnPolicyEngine(agent, environment, clip_reward, jit_compile=False)
 
 
@@ -115,6 +122,25 @@ def test_clipped_rewards_are_learned_from_but_logged_whole():
         np.testing.assert_array_equal(weight, expected)
     assert of_one.episodes.episode_return[of_one.episodes.ended].tolist() == [4.0] * 2
     assert of_seven.episodes.episode_return[of_seven.episodes.ended].tolist() == [28.0] * 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counting:
+    """Learns nothing; tells how many observations are in the statistics that it would learn by."""
+
+    rollout_length = 4
+
+    def update(self, learner, rollout, seed):
+        (layer,) = layers_of(learner.policy.model, RunningNormalizer)
+        return {"observations": tf.identity(tf.convert_to_tensor(layer.count))}
+
+
+@pytest.mark.parametrize(
+    "engine_of", [graph_engine, functools.partial(vector_engine, "CartPole-v1")], ids=["graph", "gymnasium"]
+)
+def test_an_update_learns_by_the_statistics_that_its_rollout_was_acted_with(engine_of):
+    engine = engine_of(Counting(), normalize_observation=True)
+    assert [run(engine, 1).metrics["observations"][0] for _ in range(3)] == [0, 8, 16]
 
 
 def test_a_state_of_as_many_environments_is_gone_on_from_and_of_another_number_not():

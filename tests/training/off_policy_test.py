@@ -435,6 +435,20 @@ def test_an_evaluation_on_the_same_environment_begins_new_episodes_and_what_was_
     assert (engine._counter.episode_length <= 5).all()
 
 
+def test_after_every_evaluation_on_the_same_environment_other_episodes_begin(monkeypatch):
+    environment = gymnasium.make_vec("CartPole-v1", 3, vectorization_mode="sync")
+    engine, seeds = vector_engine(environment=environment), []
+    reset = engine.environment.reset
+    monkeypatch.setattr(engine.environment, "reset", lambda seed: seeds.append(seed) or reset(seed))
+    engine.restart()
+    for _ in range(2):
+        run(engine)
+        engine.environment.reset(seed=9)  # as an evaluation does
+    run(engine)
+    of_training = seeds[::2]  # between them are the evaluations'
+    assert len({seed + number for seed in of_training for number in range(3)}) == 9
+
+
 @both
 def test_schedules_go_on_by_steps_with_another_number_of_environments(engine_of):
     """An update is ten steps first, then five."""
