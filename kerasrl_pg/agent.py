@@ -30,7 +30,16 @@ from kerasrl_pg.models.fusion import for_training
 from kerasrl_pg.models.q_network import QPolicy
 from kerasrl_pg.policies import learns_action_values, policy_of
 from kerasrl_pg.q_learner import QLearner
-from kerasrl_pg.saving import as_json, put_back, scratch_of, settings_to_json, task_of
+from kerasrl_pg.saving import (
+    alone_in,
+    as_json,
+    check_settings_can_be_saved,
+    put_back,
+    scratch_of,
+    settings_to_json,
+    task_of,
+    without_link,
+)
 from kerasrl_pg.spaces import as_batch, map_observation, map_space, space_to_json, tensor_dtype
 
 
@@ -230,23 +239,26 @@ class Agent:
         Raises:
             FileExistsError: there is something at `path` already.
             ValueError: the optimizer cannot be read again from a file.
+            TypeError: a setting of the algorithm that JSON cannot hold.
         """
-        path = pathlib.Path(path)
+        path = without_link(path)
         check_can_be_saved(self.optimizer)
-        put_back(path)
-        if path.exists() and not (overwrite and (path / "agent.json").exists()):
-            raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
-        scratch = scratch_of(path)
-        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
-        try:
-            (scratch / "new").mkdir(parents=True)
-            self._write(scratch / "new")
-            if path.exists():
-                os.replace(path, scratch / "old")
-            os.replace(scratch / "new", path)
-        finally:
+        check_settings_can_be_saved(self.algorithm)
+        with alone_in(path.parent):
             put_back(path)
-            shutil.rmtree(scratch, ignore_errors=True)
+            if path.exists() and not (overwrite and (path / "agent.json").exists()):
+                raise FileExistsError(f"{path} exists already: choose another path, or remove it first")
+            scratch = scratch_of(path)
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
+            try:
+                (scratch / "new").mkdir(parents=True)
+                self._write(scratch / "new")
+                if path.exists():
+                    os.replace(path, scratch / "old")
+                os.replace(scratch / "new", path)
+            finally:
+                put_back(path)
+                shutil.rmtree(scratch, ignore_errors=True)
         return path
 
     def export(self, path: str | os.PathLike, *, format: str = "saved_model") -> pathlib.Path:

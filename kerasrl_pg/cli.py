@@ -123,8 +123,9 @@ def fit(
     if plot is not None:
         from kerasrl_pg.plotting import plot_history
 
-        plot_history(agent, plot)
-        print(f"learning curve: {plot}")
+        if len(agent.episodes):
+            plot_history(agent, plot)
+        print(f"learning curve: {plot if len(agent.episodes) else 'none, for no episode has ended'}")
 
 
 @app.command()

@@ -82,6 +82,9 @@ class EpisodeLog:
     def from_csv(cls, path: str | os.PathLike) -> EpisodeLog:
         """Read what `to_csv` wrote.
 
+        Raises:
+            ValueError: a file with other columns.
+
         Example:
             >>> import tempfile
             >>> log = EpisodeLog()
@@ -92,7 +95,10 @@ class EpisodeLog:
             [1.0]
         """
         with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames, list(reader)
+        if columns != ["step", "episode_return", "episode_length"]:
+            raise ValueError(f"{path} has not the columns step, episode_return, episode_length: {columns}")
         log = cls()
         step, episode_return, episode_length = (
             [row[name] for row in rows] for name in ("step", "episode_return", "episode_length")

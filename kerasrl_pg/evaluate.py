@@ -66,17 +66,17 @@ def evaluate_policy(
         step, valid = environment.step(act(observation))
         episode_return += np.where(valid, step.reward, 0.0)
         episode_length += valid
+        if (episode_length[played < share] > longest_episode).any():
+            raise RuntimeError(
+                f"an episode of the evaluation did not end within {longest_episode:,} steps (longest_episode): give "
+                "the environment a time limit, such as gymnasium.wrappers.TimeLimit"
+            )
         for index in np.flatnonzero((step.terminated | step.truncated) & valid):
             if played[index] < share[index]:
                 returns[index].append(episode_return[index])
                 lengths[index].append(episode_length[index])
                 played[index] += 1
             episode_return[index] = episode_length[index] = 0
-        if (episode_length[played < share] > longest_episode).any():
-            raise RuntimeError(
-                f"an episode of the evaluation did not end within {longest_episode:,} steps (longest_episode): give "
-                "the environment a time limit, such as gymnasium.wrappers.TimeLimit"
-            )
         observation = step.observation
     flat_returns, flat_lengths = np.concatenate(returns), np.concatenate(lengths).astype(int)
     return Evaluation(float(flat_returns.mean()), float(flat_returns.std()), flat_returns, flat_lengths)

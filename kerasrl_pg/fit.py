@@ -34,7 +34,7 @@ from kerasrl_pg.learner import num_workers
 from kerasrl_pg.loading import load_agent
 from kerasrl_pg.paths import check_writable
 from kerasrl_pg.policies import learns_action_values
-from kerasrl_pg.saving import algorithm_of, whole_agent
+from kerasrl_pg.saving import algorithm_of, check_settings_can_be_saved, whole_agent
 from kerasrl_pg.settings import ModelLike
 from kerasrl_pg.training.callbacks import Checkpoint, Progress
 from kerasrl_pg.training.loop import train
@@ -156,6 +156,7 @@ def fit_agent(
             agent = new_agent(settings, model, optimizer, training, environment, seed, strategy, mixed_precision)
             if checkpoint is not None:
                 check_can_be_saved(agent.optimizer)
+                check_settings_can_be_saved(agent.algorithm)
                 if model is not None:
                     check_can_be_loaded(agent.model)
         else:

@@ -62,7 +62,7 @@ def plot_grid(
     if goal is not None or layout.goal is not None:
         _draw_goal(axes, layout_and_goal(task, goal)[1])
     if agent is not None:
-        _draw_agent(axes, layout_and_goal(task, agent)[1])
+        _draw_agent(axes, layout_and_goal(task, agent, "agent")[1])
     return _written(figure, path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import zipfile
 from typing import Any
 
 import keras
@@ -18,7 +19,20 @@ from kerasrl_pg.envs.make import Environment, EnvLike, as_environment, make_env,
 from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, whole_agent
 from kerasrl_pg.spaces import space_from_json
 
-WRITTEN = {"algorithm", "environment", "epoch", "history", "num_envs", "observation_space", "seed", "steps", "updates"}
+WRITTEN = {
+    "algorithm",
+    "env_options",
+    "environment",
+    "epoch",
+    "history",
+    "num_envs",
+    "observation_space",
+    "protocol",
+    "replay_begun_at",
+    "seed",
+    "steps",
+    "updates",
+}
 """Of what `Agent.save` writes to agent.json, enough to tell it from another file."""
 
 
@@ -70,11 +84,14 @@ def load_agent(
     agent.replay_begun_at = tuple(description["replay_begun_at"])
     agent.num_envs = description["num_envs"]
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
-    with np.load(directory / "training.npz") as arrays:
-        agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
-        agent.environment_state = numbered(arrays, "environment") or None
-        if agent.q_learner is not None and agent.q_learner.target is not None:
-            agent.q_learner.target.model.set_weights(numbered(arrays, "target"))
+    try:
+        with open(directory / "training.npz", "rb") as file, np.load(file) as arrays:
+            agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
+            agent.environment_state = numbered(arrays, "environment") or None
+            if agent.q_learner is not None and agent.q_learner.target is not None:
+                agent.q_learner.target.model.set_weights(numbered(arrays, "target"))
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{directory} is not a whole saved agent: training.npz cannot be read ({error})") from error
     if (directory / "replay.npz").is_file():
         agent.replay = StoredReplay(directory / "replay.npz")
     agent.forget_another(description)

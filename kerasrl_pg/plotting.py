@@ -98,6 +98,7 @@ def plot_seeds(
 
     Raises:
         ValueError: no method, more than there are colours, no such column, or a run with no number in it.
+        TypeError: something else than `SeedRuns`.
 
     Example:
         >>> from kerasrl_pg.seed_runs import fit_seeds
@@ -107,6 +108,9 @@ def plot_seeds(
         ['A2C']
     """
     methods = {str(title): run for title, run in (runs if isinstance(runs, Mapping) else {"mean ± std": runs}).items()}
+    for run in methods.values():
+        if not hasattr(run, "runs"):
+            raise TypeError(f"runs must be SeedRuns, or a dict of them by name, got {type(run).__name__}")
     if not 1 <= len(methods) <= len(PALETTE):
         raise ValueError(f"runs must be of 1 to {len(PALETTE)} methods, got {len(methods)}")
     for run in (run for method in methods.values() for run in method.runs):

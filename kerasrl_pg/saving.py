@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerasrl_pg.algorithms import Prioritized
+
+try:
+    import fcntl
+except ImportError:  # Windows, where processes do not wait for each other
+    fcntl = None  # type: ignore[assignment]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +45,31 @@ def algorithm_of(path: pathlib.Path) -> str:
         raise ValueError(f"{path} is not a saved agent: agent.json names no algorithm") from error
 
 
+def without_link(path: str | os.PathLike) -> pathlib.Path:
+    """What a symbolic link leads to, so that it is replaced and not the link."""
+    path = pathlib.Path(path)
+    return path.resolve() if path.is_symlink() else path
+
+
+@contextlib.contextmanager
+def alone_in(directory: pathlib.Path) -> Iterator[None]:
+    """Another process that saves to `directory` waits until this one has done."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # ends with the handle, or with the process
+        yield
+    finally:
+        os.close(handle)
+
+
 def whole_agent(path: str | os.PathLike) -> pathlib.Path:
     """`path`, or where its agent lies if a process was killed just while it replaced it."""
-    path, old = pathlib.Path(path), scratch_of(pathlib.Path(path)) / "old"
+    path = without_link(path)
+    old = scratch_of(path) / "old"
     return old if old.exists() and not path.exists() else path
 
 
@@ -105,6 +134,17 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return keras.saving.serialize_keras_object(value) if callable(value) else value
+
+
+def check_settings_can_be_saved(algorithm: Any) -> None:
+    """Raise TypeError for a setting that JSON cannot hold."""
+    for field in dataclasses.fields(algorithm):
+        value = getattr(algorithm, field.name)
+        try:
+            json.dumps(_to_json(value))
+        except (TypeError, ValueError) as error:
+            name = type(algorithm).__name__
+            raise TypeError(f"{name}({field.name}={value!r}) cannot be saved: JSON does not hold it") from error
 
 
 def settings_from_json(settings: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -129,11 +130,16 @@ class SeedRuns:
         (arXiv:2108.13264).
 
         A quarter of the seeds, rounded down, is left out at either end; of fewer than 4, none.
+
+        Raises:
+            ValueError: the histories have no such column, or `confidence` is not between 0 and 1.
         """
         self._check_name(name)
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}")
         last = np.array([run.history[name][-1] for run in self.runs])
-        value = float(_middle_mean(last))
-        if len(last) == 1 or np.ptp(last) == 0:
+        value = math.nan if np.isnan(last).any() else float(_middle_mean(last))
+        if len(last) == 1 or math.isnan(value) or np.ptp(last) == 0:
             return Interval(value, value, value)
         found = scipy.stats.bootstrap((last,), _middle_mean, confidence_level=confidence, method="percentile", rng=0)
         return Interval(value, float(found.confidence_interval.low), float(found.confidence_interval.high))

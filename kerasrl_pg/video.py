@@ -20,7 +20,7 @@ from kerasrl_pg.integers import as_integer
 from kerasrl_pg.video_recorder import DEFAULT_FPS, VideoRecorder, check_video_path, rendered_frame
 
 LONGEST_VIDEO = 30_000
-"""Frames of an episode. Atari has 27,000 at most; a task without a time limit might go on for ever."""
+"""Frames of an episode. Atari has 27,000 by default; a task without a time limit might go on for ever."""
 
 
 def record_video(

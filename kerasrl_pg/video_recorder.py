@@ -10,6 +10,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from kerasrl_pg.integers import is_integer
+
 LEGIBLE_HEIGHT = 400
 """Pixels. Frames that are lower (an Atari screen has 210) are enlarged by a whole factor to about this."""
 DEFAULT_FPS = 30
@@ -45,10 +47,10 @@ class VideoRecorder:
 
     def __init__(self, path: str | os.PathLike, *, fps: float = DEFAULT_FPS, size: tuple[int, int] | None = None):
         check_video_path(path)
-        if not fps > 0:
+        if not isinstance(fps, int | float | np.number) or not fps > 0:
             raise ValueError(f"fps must be positive, got {fps!r}")
-        if size is not None and (np.shape(size) != (2,) or np.any(np.less_equal(size, 0))):
-            raise ValueError(f"size must be (width, height), both positive, got {size!r}")
+        if size is not None and (np.shape(size) != (2,) or not all(is_integer(side) for side in size)):
+            raise ValueError(f"size must be (width, height), integers that are both positive, got {size!r}")
         self.path = pathlib.Path(path)
         self.frames = 0
         """How many were written."""
@@ -79,6 +81,8 @@ class VideoRecorder:
 
     def add(self, frame: np.ndarray) -> None:
         """Append a frame, [height, width, 3] uint8; all of a video have one size."""
+        if self._writer is None:
+            raise RuntimeError("a VideoRecorder records within a with statement")
         self._writer.append_data(_resize(frame, self._size))
         self.frames += 1
 

@@ -262,6 +262,38 @@ def test_killed_between_taking_the_old_agent_away_and_putting_the_new_one_there_
     assert [entry.name for entry in tmp_path.iterdir()] == ["agent"]
 
 
+SAVING = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import kerasrl_pg as krl
+agent, end = krl.load_agent({agent!r}), time.monotonic() + 5
+while time.monotonic() < end:
+    agent.save({path!r}, overwrite=True)
+"""
+
+
+def test_processes_that_save_to_one_place_wait_for_each_other(agent, tmp_path):
+    """As a job that was started again while the first still runs."""
+    source, path = agent.save(tmp_path / "source"), tmp_path / "shared" / "agent"
+    script = SAVING.format(tests=os.path.dirname(__file__), agent=str(source), path=str(path))
+    processes = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert krl.load_agent(path).steps == agent.steps
+    assert [entry.name for entry in path.parent.iterdir()] == ["agent"]
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_replaced(agent, tmp_path):
+    (tmp_path / "large_disk").mkdir()
+    link, target = tmp_path / "agent", tmp_path / "large_disk" / "run"
+    link.symlink_to(target)
+    first = fit(agent.steps, checkpoint=link)
+    second = fit(first.steps + EPOCH, checkpoint=link)
+    assert link.is_symlink()
+    assert krl.load_agent(target).steps == krl.load_agent(link).steps == second.steps > first.steps
+    assert [entry.name for entry in target.parent.iterdir()] == ["run"]
+
+
 def test_saving_replaces_only_an_agent_and_only_if_told_to(agent, tmp_path):
     path = agent.save(tmp_path / "agent")
     with pytest.raises(FileExistsError, match="agent exists already: choose another path"):

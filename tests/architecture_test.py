@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "types": set(),
     "frames": {"integers"},
     "optimizers": set(),
-    "video_recorder": set(),
+    "video_recorder": {"integers"},
     "exported_policy": {"integers", "seeding", "spaces"},
     "plotting": {"episode_log", "integers"},
     "metrics": {"types"},

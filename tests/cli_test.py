@@ -67,6 +67,12 @@ def test_what_exists_is_refused_before_training(option, tmp_path, capfd):
     assert capfd.readouterr().err.startswith(f"error: {existing} exists already")
 
 
+def test_a_training_in_which_no_episode_ended_has_no_curve_and_succeeds(tmp_path, capfd):
+    assert main(["fit", "Pendulum-v1", "a2c", "--steps", "40", "--plot", str(tmp_path / "curve.png")]) == 0
+    assert "learning curve: none, for no episode has ended" in capfd.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_steps_a_preset_says_how_many(monkeypatch, capfd):
     short = {"lab-policy-gradient": 64, "cartpole-a2c": 256}
     for name, steps in short.items():

@@ -84,3 +84,10 @@ def test_fewer_than_a_hundred_have_no_best_mean_yet():
     assert log.best_return == pytest.approx(5.0)
     log.extend([0], [-95.0], [1])
     assert (log.best_return, log.mean_return()) == (pytest.approx(5.0), pytest.approx(4.0))
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])
+def test_another_table_is_not_taken_for_one_of_episodes(text, tmp_path):
+    (tmp_path / "other.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"other\.csv has not the columns step, episode_return, episode_length"):
+        EpisodeLog.from_csv(tmp_path / "other.csv")

@@ -114,3 +114,5 @@ def test_environments_that_played_their_share_may_go_on_without_an_end():
     environment = VectorAdapter(gymnasium.make_vec("CliffWalking-v1", 2, vectorization_mode="sync"))
     result = evaluate_policy(first_walks_home, environment, episodes=1, seed=0, longest_episode=13)
     assert result.lengths.tolist() == [13]
+    with pytest.raises(RuntimeError, match=r"did not end within 12 steps"):
+        evaluate_policy(first_walks_home, environment, episodes=1, seed=0, longest_episode=12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import FancyArrow, Polygon, Rectangle
 
-from kerasrl_pg.envs.gridworld_values import optimal_action_values
+from kerasrl_pg.envs.gridworld_values import layout_and_goal, optimal_action_values
 from kerasrl_pg.grid_pictures import plot_action_values, plot_grid, plot_policy, plot_values
 
 RIGHT = 1
@@ -116,10 +116,17 @@ def test_the_two_pictures_of_one_world_are_as_large_as_the_world_is():
         (lambda: plot_policy(["S.G"], [[1, 4, 0]]), "actions 0 to 3, got 4 at row 0, column 1"),
         (lambda: plot_policy(["SG"], [[[0, 0, 1.5, 0], [0, 0, 0, 0]]]), "probabilities from 0 to 1, got 1.5"),
         (lambda: plot_values("random_goal", np.zeros((9, 10))), r"give one, goal=\(y, x\)"),
-        (lambda: plot_grid("simple", agent=(0, 0)), r"free cell \(y, x\), got \(0, 0\)"),
+        (lambda: plot_grid("simple", agent=(0, 0)), r"agent must be a free cell \(y, x\), got \(0, 0\)"),
+        (lambda: plot_grid("simple", goal=(2.0, 3.0)), r"goal must be a free cell \(y, x\), got \(2\.0, 3\.0\)"),
+        (lambda: plot_grid("simple", goal=5), r"goal must be a free cell \(y, x\), got 5"),
         (lambda: plot_grid("maze"), "got 'maze'"),
     ],
 )
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("cell", [[2, 3], np.array([2, 3]), (np.int64(2), 3)])
+def test_a_cell_may_be_any_pair_of_integers(cell):
+    assert layout_and_goal("simple", cell)[1] == (2, 3)

@@ -170,5 +170,7 @@ def test_bad_input_of_the_other_plots_is_named():
         plot_seeds(dict.fromkeys(range(9), runs))
     with pytest.raises(ValueError, match="every run needs a number in its 'episode_return', one has none"):
         plot_seeds(make_runs(([10], [float("nan")])))
+    with pytest.raises(TypeError, match="runs must be SeedRuns, or a dict of them by name, got EpisodeLog"):
+        plot_seeds(EpisodeLog())
     with pytest.raises(ValueError, match="a plot of episodes needs one that has ended, got none"):
         plot_episodes(EpisodeLog())

@@ -254,3 +254,11 @@ def test_an_agent_is_loaded_only_as_what_it_was_trained_as(tmp_path):
         with pytest.raises(ValueError, match="holds an agent of A2C, which algorithm="):
             krl.load_agent(path, algorithm=algorithm)
     assert krl.load_agent(path, algorithm=A2C(rollout_length=7)).algorithm.rollout_length == 7
+
+
+def test_a_saved_agent_of_which_a_part_is_damaged_is_called_so(tmp_path):
+    path = fit(20, A2C(rollout_length=5), in_graph=False).save(tmp_path / "a2c")
+    whole = (path / "training.npz").read_bytes()
+    (path / "training.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"is not a whole saved agent: training\.npz cannot be read"):
+        krl.load_agent(path)

@@ -302,6 +302,8 @@ def test_bad_input_is_named(trained):
         trained.curve("losss")
     with pytest.raises(ValueError, match=r"name must be one of .*steps.*, got 'losss'"):
         trained.interquartile_mean("losss")
+    with pytest.raises(ValueError, match=r"confidence must be between 0 and 1, such as 0\.95, got 95"):
+        trained.interquartile_mean(confidence=95)
     with pytest.raises(ValueError, match="algorithms must name at least one"):
         fit_sweep("CartPole-v1", {}, steps=10)
     with pytest.raises(TypeError, match="algorithms must be a dict"):
@@ -356,3 +358,8 @@ def test_evaluations_of_one_seed_do_not_change_the_episodes_of_the_next(algorith
     assert rows_of(runs.runs[1].episodes) == rows_of(single.episodes)
     for weight, expected in zip(runs.runs[1].weights, single.model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
+
+
+def test_a_seed_without_a_number_leaves_no_interval():
+    interval = make_runs([1.0], [2.0], [np.nan], [3.0]).interquartile_mean()
+    assert np.isnan(dataclasses.astuple(interval)).all()

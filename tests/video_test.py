@@ -186,6 +186,12 @@ def test_bad_input_is_named(agent, tmp_path):
         record_video(agent, tmp_path / "film.mp4", size=(0, 100))
     with pytest.raises(ValueError, match=r"size must be .* both positive, got 5"):
         record_video(agent, tmp_path / "film.mp4", size=5)
+    with pytest.raises(ValueError, match=r"size must be .* both positive, got \(300\.5, 200\)"):
+        VideoRecorder(tmp_path / "film.mp4", size=(300.5, 200))
+    with pytest.raises(ValueError, match="fps must be positive, got '30'"):
+        VideoRecorder(tmp_path / "film.mp4", fps="30")
+    with pytest.raises(RuntimeError, match="records within a with statement"):
+        VideoRecorder(tmp_path / "film.mp4").add(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
         record_video(agent, tmp_path / "film.mp4", seed=-1)
     with pytest.raises(TypeError, match=r"env must be a Gymnasium environment .*, got 'CartPole-v1'"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Any
 
 import ale_py
 import gymnasium
+import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -63,8 +65,15 @@ class AtariProtocol:
         if self.crop is not None:
             crop = check_crop(self.crop, *SCREEN, self.size)  # JSON makes a list of it
             object.__setattr__(self, "crop", crop)
-        if not 0 <= self.repeat_action_probability <= 1:
-            raise ValueError(f"repeat_action_probability must be in [0, 1], got {self.repeat_action_probability!r}")
+        for name in ("fire_reset", "reward_clipping", "full_action_space"):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
+            object.__setattr__(self, name, bool(value))
+        probability = self.repeat_action_probability
+        if not isinstance(probability, numbers.Real) or not 0 <= probability <= 1:
+            raise ValueError(f"repeat_action_probability must be in [0, 1], got {probability!r}")
+        object.__setattr__(self, "repeat_action_probability", float(probability))
 
 
 def is_atari(env_id: str) -> bool:

@@ -18,6 +18,7 @@ from kerasrl_pg.envs.gridworld_layout import (
     read_layout,
 )
 from kerasrl_pg.envs.gridworld_observations import observation_space_of, observe
+from kerasrl_pg.integers import is_integer
 from kerasrl_pg.spaces import tensor_dtype
 
 Task = str | Sequence | np.ndarray
@@ -154,8 +155,8 @@ def shortest_path_lengths(task: Task, goal: Cell | None = None) -> np.ndarray:
     return path_lengths(layout.walls, goal)
 
 
-def layout_and_goal(task: Task, goal: Cell | None = None) -> tuple[Layout, Cell]:
-    """A layout, and the goal to look at: the given one, or else the layout's.
+def layout_and_goal(task: Task, goal: Cell | None = None, name: str = "goal") -> tuple[Layout, Cell]:
+    """A layout, and the goal to look at: the given one, or else the layout's. Errors call it `name`.
 
     Raises:
         ValueError: `goal` is no free cell, or the layout draws its goals and none is given.
@@ -169,6 +170,8 @@ def layout_and_goal(task: Task, goal: Cell | None = None) -> tuple[Layout, Cell]
         goal = layout.goal
     if goal is None:
         raise ValueError(f"this layout's goal is drawn for each episode: give one, goal=(y, x); got None for {task!r}")
-    if goal not in [(int(y), int(x)) for y, x in np.argwhere(~layout.walls)]:
-        raise ValueError(f"goal must be a free cell (y, x), got {goal!r}")
-    return layout, goal
+    cell = tuple(goal) if isinstance(goal, tuple | list | np.ndarray) else ()
+    whole = all(is_integer(part, least=0) for part in cell)
+    if not whole or cell not in [(int(y), int(x)) for y, x in np.argwhere(~layout.walls)]:
+        raise ValueError(f"{name} must be a free cell (y, x), got {goal!r}")
+    return layout, (int(cell[0]), int(cell[1]))

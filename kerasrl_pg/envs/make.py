@@ -201,7 +201,7 @@ def make_render_env(env_id: str, options: Mapping[str, Any] | None = None) -> gy
     """
     find_spec(env_id)
     try:
-        return gymnasium.make(env_id, render_mode="rgb_array", **(options or {}))
+        return gymnasium.make(env_id, **{**(options or {}), "render_mode": "rgb_array"})
     except AssertionError as error:  # Gymnasium's own check
         raise ValueError(f"{env_id} renders no frames: {error}") from error
 
@@ -235,7 +235,7 @@ def _from_atari(env_id: str, num_envs: int, protocol: AtariProtocol) -> Environm
         id=env_id,
         spec_id=find_spec(env_id).id,
         reward_threshold=find_spec(env_id).reward_threshold,
-        max_episode_steps=protocol.max_frames // protocol.frame_skip,
+        max_episode_steps=-(-protocol.max_frames // protocol.frame_skip),  # the last step may have fewer frames
         protocol=dataclasses.asdict(protocol),
         clip_reward=protocol.reward_clipping,
         stack=protocol.stack,

@@ -183,11 +183,18 @@ def _drive(env: TensorEnv, actions: list[Any]) -> list[_Moment]:
     _check_state(state, env.num_envs)
     _check_observation(observation, env, "the observation that reset returns")
     moments = []
+    elapsed = np.zeros(env.num_envs, int)
     for time, action in enumerate(actions, start=1):
         action = tf.nest.map_structure(tf.constant, action)
         next_state, step = _pair(env.step(state, action, _step_seed(time)), "step", "(state, Step)")
         _check_same_signature(state, next_state)
         _check_step(step, env)
+        elapsed = np.where(step.terminated | step.truncated, 0, elapsed + 1)
+        if env.max_episode_steps is not None and elapsed.max() >= env.max_episode_steps:
+            raise ValueError(
+                f"max_episode_steps is {env.max_episode_steps}, but an episode goes on after {elapsed.max()} steps: "
+                "truncated must be True there."
+            )
         moments.append(_Moment(state, next_state, step))
         state = next_state
     return moments

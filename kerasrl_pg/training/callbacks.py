@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -46,6 +47,27 @@ class Progress(keras.callbacks.Callback):
         if self._bar is not None and logs:
             shown = [(name, logs[name]) for name in SHOWN]
             self._bar.update(min(self._agent.steps, self._steps), shown, finalize=True)
+
+
+class EvenColumns(keras.callbacks.Callback):
+    """Gives every column of the history one entry for each epoch: NaN where nothing was logged.
+
+    Args:
+        history: what a `keras.callbacks.History` before it in the list writes.
+    """
+
+    def __init__(self, history: keras.callbacks.History):
+        super().__init__()
+        self._history = history
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Fill what another callback left out, or logs for the first time."""
+        for name, values in self._history.history.items():
+            missing = [math.nan] * (len(self._history.epoch) - len(values))
+            if name in logs:
+                values[:0] = missing
+            else:
+                values.extend(missing)
 
 
 class Checkpoint(keras.callbacks.Callback):

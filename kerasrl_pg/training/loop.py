@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kerasrl_pg.agent import Agent
+from kerasrl_pg.training.callbacks import EvenColumns
 from kerasrl_pg.training.graph_engine import Report
 
 
@@ -68,7 +69,7 @@ def train(
     least_steps = (agent.num_envs or 1) * (agent.algorithm.rollout_length or 1) * agent.learner.num_workers
     epoch_steps = updates_per_epoch * least_steps if longest == math.inf else longest
     hooks = keras.callbacks.CallbackList(
-        [*callbacks, agent.history, *reporters],
+        [*callbacks, agent.history, EvenColumns(agent.history), *reporters],
         model=agent.model,
         steps=updates_per_epoch,
         epochs=epoch + math.ceil((steps - agent.steps) / epoch_steps),
@@ -142,13 +143,15 @@ def _epoch_logs(agent: Agent, reports: list[Report], seconds: float, steps: int)
         name: float(np.mean(np.concatenate([metrics[name] for metrics in learned]))) if learned else math.nan
         for name in reports[0].metrics
     }
-    return {
+    first = {
         "steps": agent.steps,
         "episode_return": agent.episodes.mean_return(),
         "best_return": agent.episodes.best_return,
         "episode_length": agent.episodes.mean_length(),
         "episodes": len(agent.episodes),
-        **metrics,
-        "steps_per_second": steps / seconds,
-        **{f"{name}_share": value / seconds for name, value in spent.items()},
     }
+    last = {"steps_per_second": steps / seconds, **{f"{name}_share": value / seconds for name, value in spent.items()}}
+    taken = metrics.keys() & (first.keys() | last.keys())
+    if taken:
+        raise ValueError(f"update returned a metric of a name that training uses itself: {', '.join(sorted(taken))}")
+    return {**first, **metrics, **last}

@@ -158,3 +158,28 @@ def test_a_protocol_takes_numpys_integers_and_survives_json():
 def test_a_protocol_that_no_game_can_have_is_refused(name, value, least):
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least {least}, got {value}"):
         AtariProtocol(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["fire_reset", "reward_clipping", "full_action_space"])
+def test_a_switch_is_true_or_false(name):
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got 'no'"):
+        AtariProtocol(**{name: "no"})
+    assert getattr(AtariProtocol(**{name: np.bool_(True)}), name) is True
+
+
+def test_a_probability_may_be_numpys_and_is_no_text():
+    protocol = AtariProtocol(repeat_action_probability=np.float32(0.25))
+    assert AtariProtocol(**json.loads(json.dumps(dataclasses.asdict(protocol)))) == protocol
+    with pytest.raises(ValueError, match=r"repeat_action_probability must be in \[0, 1\], got '0\.2'"):
+        AtariProtocol(repeat_action_probability="0.2")
+
+
+def test_the_last_step_of_a_cut_game_may_have_fewer_frames():
+    protocol = dataclasses.replace(SHORT, max_frames=10, frame_skip=4)
+    environment = krl.make_env("ALE/Pong-v5", num_envs=1, protocol=protocol)
+    played = environment.make_evaluation(1)
+    played.reset(seed=2**31)
+    ended = [bool(played.step(np.array([0]))[0].truncated[0]) for _ in range(3)]
+    played.close()
+    assert ended == [False, False, True]
+    assert environment.max_episode_steps == 3

@@ -388,3 +388,7 @@ def test_a_reward_that_is_no_number_is_named(reward):
         RuntimeError, match="environment Broken raised TypeError in step 1: its reward must be a number"
     ):
         environment.step(np.zeros(8, int))
+
+
+def test_an_environment_is_filmed_whatever_it_was_trained_with():
+    assert make_render_env("CartPole-v1", {"render_mode": "human"}).render_mode == "rgb_array"

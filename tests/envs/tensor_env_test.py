@@ -65,6 +65,7 @@ def test_the_checker_accepts_a_correct_environment():
         (walk_but(gymnasium_id=3), "gymnasium_id must be str or NoneType, got 3"),
         (walk_but(max_episode_steps=-5), "max_episode_steps must be at least 1, got -5"),
         (walk_but(step=None), "Walk has no method 'step'"),
+        (walk_but(max_episode_steps=2), "max_episode_steps is 2, but an episode goes on after 2 steps"),
         (walk_but(reset=lambda seed: tf.zeros([3, 1])), r"reset must return a tuple \(state, observation\)"),
         (walk_but(reset=lambda seed: (0.0, tf.zeros([3, 1]))), "state must consist of tensors, got float"),
         (walk_but(reset=lambda seed: (tf.zeros([4]), tf.zeros([3, 1]))), r"shape \[3, ...\], got \(4,\)"),

@@ -1,12 +1,15 @@
 """The loop: epochs and batches, what is logged when, and what ends it."""
 
+import dataclasses
 import itertools
 
 import gymnasium
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import kerasrl_pg as krl
 from kerasrl_pg import training
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import A2C, Reinforce
@@ -158,3 +161,58 @@ def test_a_step_that_only_resets_is_no_step_of_the_budget():
     resets = agent.updates * 10 - agent.steps
     assert 0 < resets <= len(agent.episodes)
     assert 400 <= agent.steps < 410
+
+
+class SometimesMore(keras.callbacks.Callback):
+    """Logs a figure of its own in every second epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch % 2:
+            logs["more"] = float(epoch)
+
+
+def test_every_column_has_an_entry_for_every_epoch():
+    """NaN where a callback logged nothing, or had not begun to; also when an agent is trained further."""
+    settings = {"steps": 40, "num_envs": 2, "steps_per_epoch": 10, "jit_compile": False, "verbose": 0}
+    agent = krl.fit_agent("CartPole-v1", krl.A2C(rollout_length=5), callbacks=[SometimesMore()], **settings)
+    history = agent.history.history
+    np.testing.assert_array_equal(history["more"], [np.nan, 1.0, np.nan, 3.0])
+    krl.fit_agent("CartPole-v1", agent, eval_episodes=1, **settings)
+    assert {len(values) for values in history.values()} == {8}
+    np.testing.assert_array_equal(history["more"], [np.nan, 1.0, np.nan, 3.0, *[np.nan] * 4])
+    assert np.isnan(history["eval_return"]).tolist() == [True] * 4 + [False] * 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Returning:
+    """Learns nothing, and returns what it was made with."""
+
+    metrics: dict
+    other: object = None
+    rollout_length = 5
+
+    def update(self, learner, rollout, seed):
+        return {name: tf.constant(value) for name, value in self.metrics.items()}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"steps": 1.0}, "update returned a metric of a name that training uses itself: steps"),
+        ({f"metric_{i}": 0.0 for i in range(30)}, "an update has room for 24 metrics, got 3[01]: "),
+        ({"rows": [1.0, 2.0]}, "metric 'rows' must be a scalar, got "),
+    ],
+    ids=["a name of ours", "too many", "no scalar"],
+)
+def test_metrics_that_cannot_be_logged_are_named(metrics, message):
+    with pytest.raises(ValueError, match=message):
+        krl.fit_agent("CartPole-v1", Returning(metrics), steps=10, num_envs=2, jit_compile=False, verbose=0)
+
+
+def test_a_setting_that_json_does_not_hold_is_refused_where_it_would_be_saved(tmp_path):
+    algorithm = Returning({"figure": 1.0}, other={1, 2})
+    settings = {"steps": 10, "num_envs": 2, "jit_compile": False, "verbose": 0}
+    with pytest.raises(TypeError, match=r"Returning\(other=\{1, 2\}\) cannot be saved: JSON does not hold it"):
+        krl.fit_agent("CartPole-v1", algorithm, checkpoint=tmp_path / "agent", **settings)
+    assert list(tmp_path.iterdir()) == []
+    assert krl.fit_agent("CartPole-v1", algorithm, **settings).steps == 10
