@@ -1,5 +1,6 @@
 """An agent acts, is saved, and goes on training as if it had never stopped."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -262,23 +263,16 @@ def test_killed_between_taking_the_old_agent_away_and_putting_the_new_one_there_
     assert [entry.name for entry in tmp_path.iterdir()] == ["agent"]
 
 
-SAVING = """
-import sys, time
-sys.path.insert(0, {tests!r})
-import kerasrl_pg as krl
-agent, end = krl.load_agent({agent!r}), time.monotonic() + 5
-while time.monotonic() < end:
-    agent.save({path!r}, overwrite=True)
-"""
-
-
-def test_processes_that_save_to_one_place_wait_for_each_other(agent, tmp_path):
-    """As a job that was started again while the first still runs."""
+def test_two_that_save_to_one_place_wait_for_each_other(agent, tmp_path):
+    """As a job that was started again while the first still runs. The lock keeps threads apart as it does processes."""
     source, path = agent.save(tmp_path / "source"), tmp_path / "shared" / "agent"
-    script = SAVING.format(tests=os.path.dirname(__file__), agent=str(source), path=str(path))
-    processes = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(2)]
-    errors = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+
+    def save(other):
+        for _ in range(10):
+            other.save(path, overwrite=True)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(save, [krl.load_agent(source) for _ in range(2)]))
     assert krl.load_agent(path).steps == agent.steps
     assert [entry.name for entry in path.parent.iterdir()] == ["agent"]
 

@@ -654,7 +654,7 @@ class Seen(keras.layers.Layer):
 @pytest.mark.parametrize("algorithm", [FIVE_STEPS, SMALL_DQN], ids=["a2c", "dqn"])
 @pytest.mark.parametrize("env", ["CartPole-v1", "ALE/Pong-v5"])
 def test_losses_of_the_models_layers_are_learned_from(algorithm, env):
-    """Also behind preprocessing that is fused into one program; each for itself, as a loss of 0.1 · mean(x²)."""
+    """Also behind preprocessing that is fused into one program."""
 
     def weights_with(*layers, regularizer=None):
         def build(observation_space, action_space, seed):
@@ -667,11 +667,9 @@ def test_losses_of_the_models_layers_are_learned_from(algorithm, env):
 
         return fit(env, algorithm, model=build, optimizer=keras.optimizers.SGD(0.01)).model.get_weights()
 
-    plain, again, seen, regular = (
-        weights_with(), weights_with(), weights_with(Seen()), weights_with(regularizer=keras.regularizers.L2(1.0))
+    plain, seen, regular = (
+        weights_with(), weights_with(Seen()), weights_with(regularizer=keras.regularizers.L2(1.0))
     )  # fmt: skip
-    for weight, expected in zip(plain, again, strict=True):
-        np.testing.assert_array_equal(weight, expected)
     for penalised in (seen, regular):
         assert sum(np.square(weight).sum() for weight in penalised) < sum(np.square(weight).sum() for weight in plain)
 
@@ -729,31 +727,3 @@ def test_it_is_told_where_nothing_will_be_learned(capsys):
     assert told in capsys.readouterr().out
     fit(algorithm=SMALL_DQN, verbose=2)
     assert "nothing will be learned" not in capsys.readouterr().out
-
-
-def test_a_flag_beside_a_large_count_is_learned():
-    """Scaled by the widest range, it would be 0.001 at most."""
-    ppo, optimizer = krl.PPO(rollout_length=32, num_minibatches=4), keras.optimizers.Adam(1e-3)
-    agent = krl.fit_agent(Flag, ppo, steps=8192, num_envs=8, optimizer=optimizer, verbose=0)
-    assert agent.evaluate(episodes=20).mean == 20
-
-
-class Flag(gymnasium.Env):
-    """Says which action is right, beside a large number that means nothing."""
-
-    observation_space = spaces.Box(np.array([0, 0]), np.array([1000, 1]), dtype=np.int32)
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.count = 0
-        return self._observe(), {}
-
-    def step(self, action):
-        reward = float(action == self.flag)
-        self.count += 1
-        return self._observe(), reward, self.count == 20, False, {}
-
-    def _observe(self):
-        self.flag = self.np_random.integers(2)
-        return np.array([self.np_random.integers(1001), self.flag], np.int32)

@@ -194,3 +194,22 @@ def test_the_scale_of_values_is_one_for_a_model_that_does_not_standardise_them()
     model = actor_critic(BOX, spaces.Discrete(2), trunk=mlp_trunk((4,)))
     assert learner_of(model, BOX).policy.value_scale == 1.0
     assert layers_of(model, ValueDenormalizer) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "observation", "encoded"),
+    [
+        ([0, 0], [1000, 1], [[500, 1], [1000, 0]], [[0.5, 1.0], [1.0, 0.0]]),
+        ([-10, 5], [10, 5], [[0, 5]], [[0.5, 0.0]]),
+        ([0, -1], [2**31 - 1, 1], [[7, 1]], [[7.0, 1.0]]),
+    ],
+    ids=["a flag beside a count", "a constant", "a count without a bound"],
+)
+def test_each_integer_is_scaled_by_its_own_bounds(low, high, observation, encoded):
+    """By the widest range a flag beside a large count would be as good as gone."""
+    space = spaces.Box(np.array(low), np.array(high), dtype=np.int32)
+    inputs = keras.Input((2,), dtype="int32")
+    model = keras.Model(inputs, encode_leaf(space, inputs))
+    np.testing.assert_allclose(model(np.array(observation, np.int32)), encoded, rtol=1e-6)
+    again = keras.Model.from_config(model.get_config())
+    np.testing.assert_allclose(again(np.array(observation, np.int32)), encoded, rtol=1e-6)
