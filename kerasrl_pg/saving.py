@@ -60,7 +60,8 @@ def alone_in(directory: pathlib.Path) -> Iterator[None]:
         return
     handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # ends with the handle, or with the process
+        with contextlib.suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)  # ends with the handle, or with the process
         yield
     finally:
         os.close(handle)
