@@ -32,7 +32,7 @@ from kerasrl_pg.building import (
 from kerasrl_pg.envs.make import EnvLike, Protocol
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.integers import as_integer, is_integer
+from kerasrl_pg.integers import is_integer
 from kerasrl_pg.settings import ModelBuilder
 from kerasrl_pg.training.loop import train
 
@@ -222,14 +222,12 @@ def fit_seeds(
         chosen = tuple(seeds)
     elif is_integer(seeds):
         chosen = tuple(range(seeds))
-    for seed in chosen:
-        as_integer("seed", seed, least=0)
+    check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a positive number of seeds or different seeds, got {seeds!r}")
     if isinstance(model, keras.Model):
         raise TypeError(f"model must be a function that builds one for each seed, got the model {model.name!r}")
     check_switches(in_graph, eval_sample, jit_compile)
-    check_numbers(steps, chosen, eval_episodes, steps_per_epoch, stop_return, verbose)
     chosen = tuple(map(int, chosen))
     if callbacks is not None and not callable(callbacks):
         raise TypeError(f"callbacks must be a function from a seed to a list of callbacks, got {callbacks!r}")

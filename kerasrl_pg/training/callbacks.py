@@ -1,4 +1,4 @@
-"""Keras callbacks of this package: the progress bar over environment steps, checkpoints, and a stop at a return."""
+"""Keras callbacks of this package: the progress bar over environment steps, even columns, checkpoints, a stop."""
 
 from __future__ import annotations
 
