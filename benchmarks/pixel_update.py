@@ -1,4 +1,4 @@
-"""What the Nature network costs by its parts: what fusing preprocessing and Adam saves, and what casting weights costs.
+"""What the Nature network costs by its parts: preprocessing and Adam fused or not, cast weights, running statistics.
 
     python benchmarks/pixel_update.py             # half a minute on idle cores
 
@@ -8,6 +8,7 @@ standardised pixels. All variants of a batch size take turns. Writes `benchmarks
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import statistics
@@ -22,11 +23,15 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
+from kerasrl_pg import ops
+from kerasrl_pg.learner import Learner
 from kerasrl_pg.lesson_presets import standardized_convolutions
-from kerasrl_pg.models import default_model
+from kerasrl_pg.models import RunningNormalizer, default_model
+from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
 from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
 from kerasrl_pg.models.precision import mixed_precision_policy
 from kerasrl_pg.optimizers import FusedAdam
+from kerasrl_pg.types import Rollout
 
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 ACTIONS = spaces.Discrete(6)
@@ -50,6 +55,16 @@ operation, *fused* one XLA program; a gradient step is forward, backward, clippi
 
 | batch | preprocessing: plain | fused | forward: fused | step: plain | preprocessing fused | Adam fused as well |
 |---|---|---|---|---|---|---|"""
+ROLLOUT = (128, 24)
+"""Steps and games of `pong-fast`."""
+STATISTICS_HEADER = f"""
+## Running statistics
+
+Mean and variance of each pixel over a rollout of `pong-fast`, {ROLLOUT[0]} steps of {ROLLOUT[1]} games, in one XLA
+program.
+
+| all steps at once | step by step, merged |
+|---|---|"""
 ACTING_HEADER = """
 ## Acting
 
@@ -63,16 +78,17 @@ this library, or a copy of the network, which would act, is given cast weights o
 def main() -> None:
     """Measure, print and write the table."""
     lines = [HEADER]
-    lines += [line_of(name, learning(*work)) for name, work in LEARNING.items()]
+    lines += [line_of(name, *learning(*work)) for name, work in LEARNING.items()]
     lines.append(ACTING_HEADER)
-    lines += [line_of(name, acting(*work)) for name, work in ACTING.items()]
+    lines += [line_of(name, *acting(*work)) for name, work in ACTING.items()]
+    lines += [STATISTICS_HEADER, line_of(*running_statistics())]
     (pathlib.Path(__file__).resolve().parent / "results" / "pixel_update.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
-def line_of(name: str, medians: list[float]) -> str:
+def line_of(*cells: str | float) -> str:
     """One line of a table."""
-    return f"| {name} | {' | '.join(f'{median:.1f}' for median in medians)} |"
+    return f"| {' | '.join(cell if isinstance(cell, str) else f'{cell:.1f}' for cell in cells)} |"
 
 
 def learning(build: Callable[..., keras.Model], batch: int) -> list[float]:
@@ -103,6 +119,25 @@ def acting(build: Callable[..., keras.Model], batch: int) -> list[float]:
         return pixels[0, 0, 0, 0]
 
     return milliseconds([fuse_preprocessing(model), fuse_preprocessing(copy), copying], batch)
+
+
+def running_statistics() -> list[float]:
+    """The columns of the third table."""
+    model = model_of(standardized_convolutions)
+    learner = Learner(PolicyModel(model, FRAMES, ACTIONS), keras.optimizers.SGD(1e-4))
+    (layer,) = layers_of(model, RunningNormalizer)
+    pixels_of = keras.Model(model.input, layer.input)
+    zeros, no = tf.zeros(ROLLOUT), tf.zeros(ROLLOUT, tf.bool)
+
+    def at_once(frames):
+        return ops.element_moments(tf.cast(pixels_of(frames), tf.float32), tf.ones([frames.shape[0]]))
+
+    def step_by_step(frames):
+        observation = tf.reshape(frames, [*ROLLOUT, *FRAMES.shape])
+        learner.update_observation_statistics(Rollout(observation, zeros, zeros, zeros, zeros, no, no, zeros, ~no))
+        return tf.convert_to_tensor(layer.count)
+
+    return milliseconds([by_xla(at_once), step_by_step], math.prod(ROLLOUT))
 
 
 def in_compute_precision(layer: keras.layers.Layer) -> keras.layers.Layer:

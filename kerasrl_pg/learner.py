@@ -336,25 +336,25 @@ class Learner:
 
     def _update_moments(self, layer: Any, values_of: Callable, batch: Any) -> None:
         """Merge the moments of each element of `values_of(batch)`, `([T, n, ...], weight [T, n])`, into the layer's."""
+        variables = layer.mean, layer.variance, layer.count
 
         def own_moments(own):
-            values, weight = values_of(own)
-            weight = ops.unit_mean_weight(weight)
-            for _ in range(values.shape.rank - 2):
-                weight = weight[..., None]  # [T, n, 1, ...]
-            mean = ops.mean_across_replicas(tf.reduce_mean(weight * values, axis=[0, 1]))
-            variance = ops.mean_across_replicas(tf.reduce_mean(weight * tf.square(values - mean), axis=[0, 1]))
-            return {"mean": mean, "variance": variance}
+            # Images a step at a time, which the processor's caches hold: all at once, as floats, would fit nowhere.
+            parts = tf.nest.map_structure(lambda x: x[:, None] if layer.mean.shape.rank > 1 else x[None], own)
+            number = tf.shape(tf.nest.flatten(parts)[0])[0]  # S, of parts [T / S, n, ...]
 
-        # Pixels as floats would take four times their memory, several times over: XLA goes through them as they are.
-        moments = self._mean(self._run(by_xla(own_moments) if self.strategy is None else own_moments, batch))
-        samples = self._mean(self._run(lambda own: {"count": tf.reduce_sum(values_of(own)[1])}, batch))["count"]
-        so_far = [tf.convert_to_tensor(variable) for variable in (layer.mean, layer.variance, layer.count)]
-        merged = ops.merge_moments(
-            so_far[0], so_far[1], so_far[2], moments["mean"], moments["variance"], samples * self.num_replicas
-        )
-        for variable, new in zip((layer.mean, layer.variance, layer.count), merged, strict=True):
-            variable.assign(new)
+            def merge(part, mean, variance, count):
+                values, weight = values_of(tf.nest.map_structure(lambda x: x[part], parts))
+                return part + 1, *ops.merge_moments(mean, variance, count, *ops.element_moments(values, weight))
+
+            nothing = [tf.zeros(variable.shape) for variable in variables]
+            return tf.while_loop(lambda part, *_: part < number, merge, (0, *nothing))[1:]
+
+        own = self._run(by_xla(own_moments) if self.strategy is None else own_moments, batch)
+        new = self._mean(self._run(ops.moments_of_replicas, *own))
+        mean, variance, count = map(tf.convert_to_tensor, variables)
+        merged = ops.merge_moments(mean, variance, count, new["mean"], new["variance"], new["count"])
+        tf.nest.map_structure(lambda variable, value: variable.assign(value), variables, merged)
 
     def _run(self, fn: Callable, *arguments: Any) -> Any:
         return fn(*arguments) if self.strategy is None else self.strategy.run(fn, args=arguments)

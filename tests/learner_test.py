@@ -334,6 +334,26 @@ def test_running_statistics_are_those_of_all_valid_steps_so_far(strategy):
         assert keras.ops.convert_to_numpy(layer.count) == len(samples)
 
 
+@REPLICAS
+def test_running_statistics_of_images_are_of_each_pixel(strategy):
+    box = spaces.Box(0, 255, (4, 8, 9), np.uint8)
+    with strategy.scope() if strategy else tf.name_scope("alone"):
+        model = actor_critic(box, spaces.Discrete(2), trunk=keras.layers.Flatten(), normalize_observation=True)
+        optimizer = keras.optimizers.SGD(0.1)
+    learner = Learner(PolicyModel(model, box, spaces.Discrete(2)), optimizer, strategy)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 4, 4, 8, 9), np.uint8)
+    valid = rng.random((6, 4)) < [0.2, 0.9, 0.5, 1.0]
+    zeros = tf.zeros((6, 4))
+    rollout = Rollout(tf.constant(pixels), zeros, zeros, zeros, zeros, zeros, zeros, zeros, tf.constant(valid))
+    tf.function(learner.update_observation_statistics)(rollout)
+    (layer,) = layers_of(model, RunningNormalizer)
+    images = np.moveaxis(pixels[valid], 1, -1) / 255
+    np.testing.assert_allclose(layer.mean, images.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(layer.variance, images.var(axis=0), rtol=1e-4)
+    assert keras.ops.convert_to_numpy(layer.count) == valid.sum()
+
+
 @pytest.mark.parametrize(("task_type", "numbers"), [("chief", [0]), ("worker", [1, 2])])
 def test_every_process_has_a_number_of_its_own_the_chief_the_first(task_type, numbers):
     cluster = tf.train.ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]})

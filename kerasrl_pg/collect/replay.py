@@ -168,7 +168,7 @@ class Replay:
             importance_exponent: β, how much of the bias of prioritized sampling the weights correct.
 
         Returns:
-            `Transitions` of NumPy arrays.
+            `Transitions` of NumPy arrays; the next call of the same size writes its observations over these.
 
         Raises:
             ValueError: there is no transition yet.
@@ -185,11 +185,11 @@ class Replay:
         steps = going_on.sum(axis=1)  # [B]: n, or fewer
         terminated = (going_on & self._rings["terminated"][window]).any(axis=1)
         return Transitions(
-            observation=self._observation(row, slot),
+            observation=self._observation(row, slot, self._batches[0]),
             action=self._rings["action"][row, slot],
             reward=(rewards * self.discount ** np.arange(self.n_step)).sum(axis=1).astype(np.float32),  # [B, n] -> [B]
             discount=np.where(terminated, 0.0, self.discount**steps).astype(np.float32),
-            next_observation=self._observation(row, slot + steps),
+            next_observation=self._observation(row, slot + steps, self._batches[1]),
             weight=weight,
             index=index.astype(np.int32),
         )
@@ -259,6 +259,8 @@ class Replay:
             **{name: np.zeros((*size, *shapes[name]), dtypes[name]) for name in leaves},
         }
         self._frames = [self._rings[name] for name in leaves]
+        # Observations and those that follow. Memory taken anew for each batch would cost more than writing it.
+        self._batches: tuple[dict, dict] = ({}, {})
 
     def _begin(self, rows: np.ndarray, observation: Any) -> None:
         """An episode that has begun but has no step yet begins anew in the same places."""
@@ -286,12 +288,13 @@ class Replay:
         whole = (ago < self._steps[rows][:, None]) & ((ago == self.n_step - 1) | ended[:, None])  # [M, n]
         self.sampler.include((rows[:, None] * self._slots + slot % self._slots)[whole])
 
-    def _observation(self, row: np.ndarray, slot: np.ndarray) -> Any:
-        """[B, *observation] whose newest frames are at `slot` [B] of environments `row` [B]."""
+    def _observation(self, row: np.ndarray, slot: np.ndarray, memory: dict) -> Any:
+        """[B, *observation] whose newest frames are at `slot` [B] of environments `row` [B], written to `memory`."""
         if self._stack:
             row, slot = row[:, None], slot[:, None] + np.arange(1 - self._stack, 1)  # [B, 1], [B, k]
         place = row * self._slots + slot % self._slots  # [B] or [B, k]
-        return unflatten(self.observation_space, [_frames_at(place, ring) for ring in self._frames])
+        leaves = [_frames_at(place, ring, memory, leaf) for leaf, ring in enumerate(self._frames)]
+        return unflatten(self.observation_space, leaves)
 
     def _check_step(self, action: np.ndarray, step: Step, valid: np.ndarray) -> None:
         if not self._head.all():
@@ -301,7 +304,7 @@ class Replay:
             if np.shape(array) != (self.num_envs,):
                 raise ValueError(f"{name} must have shape [{self.num_envs}], got {list(np.shape(array))}")
         if self._stack and not self._steps.any():  # once is enough: that it is a stack is a fact of the space
-            before = flatten(self.observation_space, self._observation(np.arange(self.num_envs), self._head - 1))
+            before = flatten(self.observation_space, self._observation(np.arange(self.num_envs), self._head - 1, {}))
             after = flatten(self.observation_space, step.final_observation)
             if not all(np.array_equal(b[valid, 1:], a[valid, :-1]) for b, a in zip(before, after, strict=True)):
                 raise ValueError(
@@ -313,10 +316,13 @@ class Replay:
         return np.array([self.num_envs, self._slots, self._stack or 0, self.n_step])
 
 
-def _frames_at(place: np.ndarray, ring: np.ndarray) -> np.ndarray:
+def _frames_at(place: np.ndarray, ring: np.ndarray, memory: dict, leaf: int) -> np.ndarray:
     """[..., *frame] of a ring [N, places, *frame], in memory that TensorFlow can read where it is."""
-    frames = aligned_empty((*place.shape, *ring.shape[2:]), ring.dtype)
-    return np.take(ring.reshape(-1, *ring.shape[2:]), place, axis=0, out=frames, mode="clip")  # "raise" would copy
+    shape = *place.shape, *ring.shape[2:]
+    if memory.get(leaf) is None or memory[leaf].shape != shape:
+        memory[leaf] = aligned_empty(shape, ring.dtype)
+    frames = ring.reshape(-1, *ring.shape[2:])
+    return np.take(frames, place, axis=0, out=memory[leaf], mode="clip")  # "raise" would copy
 
 
 def _check_stack(space: gymnasium.Space, stack: int) -> None:

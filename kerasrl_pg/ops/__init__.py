@@ -28,10 +28,12 @@ from kerasrl_pg.ops.returns import (
     n_step_returns,
 )
 from kerasrl_pg.ops.statistics import (
+    element_moments,
     gather_across_replicas,
     mean_across_replicas,
     merge_moments,
     moments,
+    moments_of_replicas,
     normalize,
     unit_mean_weight,
     weighted_mean,
@@ -58,6 +60,7 @@ __all__ = [
     "critic_metrics",
     "discounted_returns",
     "double_q_target",
+    "element_moments",
     "entropy",
     "explained_variance",
     "gae",
@@ -67,6 +70,7 @@ __all__ = [
     "mean_across_replicas",
     "merge_moments",
     "moments",
+    "moments_of_replicas",
     "n_step_returns",
     "normalize",
     "parameter_size",

@@ -134,6 +134,63 @@ def normalize(x: tf.Tensor, weight: tf.Tensor | None = None, epsilon: float = 1e
     return tf.stop_gradient(tf.where(varies, (x - mean) / (deviation + epsilon), tf.zeros_like(x)))
 
 
+def element_moments(x: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mean and variance of each element on its own, over this replica's samples, and how many they are.
+
+    Args:
+        x: [*S, *E]: samples of elements.
+        weight: [*S]: 1 for a sample that counts, 0 for one that does not, or anything between.
+
+    Returns:
+        Mean [*E], (population) variance [*E], and the sum of the weights, scalar. Zeros where no sample counts.
+
+    Raises:
+        ValueError: the first axes of `x` are not those of `weight`.
+
+    Example:
+        >>> mean, variance, count = element_moments(tf.constant([[1.0, 5.0], [3.0, 5.0]]), tf.ones([2]))
+        >>> mean.numpy().tolist(), variance.numpy().tolist(), float(count)
+        ([2.0, 5.0], [1.0, 0.0], 2.0)
+    """
+    samples = weight.shape.rank
+    if not x.shape[:samples].is_compatible_with(weight.shape):
+        raise ValueError(f"weight must have the first axes of x {x.shape.as_list()}, got {weight.shape.as_list()}")
+    count = tf.reduce_sum(weight)
+    share = tf.reshape(
+        tf.math.divide_no_nan(weight, count), [*tf.unstack(tf.shape(weight)), *[1] * (x.shape.rank - samples)]
+    )
+    mean = tf.reduce_sum(share * x, axis=list(range(samples)))
+    variance = tf.reduce_sum(share * tf.square(x - mean), axis=list(range(samples)))
+    return mean, variance, count
+
+
+def moments_of_replicas(mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The moments of the samples of all replicas, from those of each: μ = Σ fᵣμᵣ, σ² = Σ fᵣ(σᵣ² + (μᵣ - μ)²).
+
+    fᵣ is the share of replica r in all samples.
+
+    Args:
+        mean: Any shape: of this replica's samples.
+        variance: The shape of `mean`.
+        count: Scalar float: how many they are.
+
+    Returns:
+        "mean", "variance" and "count" of all.
+
+    Example:
+        >>> of_all = moments_of_replicas(tf.constant(2.0), tf.constant(1.0), tf.constant(5.0))
+        >>> {name: float(value) for name, value in of_all.items()}   # of one replica: as they are
+        {'mean': 2.0, 'variance': 1.0, 'count': 5.0}
+    """
+    count_per_replica = mean_across_replicas(count)
+    share = tf.math.divide_no_nan(count, count_per_replica)
+    mean_of_all = mean_across_replicas(share * mean)
+    variance_of_all = mean_across_replicas(share * (variance + tf.square(mean - mean_of_all)))
+    replica = tf.distribute.get_replica_context()
+    replicas = 1 if replica is None else replica.num_replicas_in_sync
+    return {"mean": mean_of_all, "variance": variance_of_all, "count": replicas * count_per_replica}
+
+
 def merge_moments(
     mean: tf.Tensor,
     variance: tf.Tensor,

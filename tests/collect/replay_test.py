@@ -1,6 +1,10 @@
+import copy
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
@@ -203,7 +207,7 @@ def test_a_restored_replay_goes_on_exactly(tmp_path, make, filled):
             feed(replay, [event])
             batch = replay.sample(8, rng, 0.5)
             replay.update_priorities(batch.index, batch.reward)
-            batches.append(batch)
+            batches.append(copy.deepcopy(batch))  # the next is written to the same memory
         return batches
 
     ends = np.random.default_rng(0).choice([0, 0, 0, 0, 1, 2], size=(filled + 50, 2))
@@ -221,6 +225,27 @@ def test_a_restored_replay_goes_on_exactly(tmp_path, make, filled):
     ):
         for field, stored in zip(one, another, strict=True):
             np.testing.assert_array_equal(field, stored)
+
+
+def test_batches_of_one_size_take_turns_in_the_same_memory():
+    # Memory taken anew for every batch of pixels costs more time than writing it.
+    replay = Replay(film_space(3), 1, 60, sampler=UniformSampler(60), stack=3)
+    feed(replay, play(np.zeros((40, 1), int), stack=3))
+    rng = np.random.default_rng(0)
+    for size in (8, 8, 5, 8):
+        expected = copy.deepcopy(replay.sample(size, np.random.default_rng(size)))
+        other = replay.sample(size, rng)
+        batch = replay.sample(size, np.random.default_rng(size))
+        for leaf, other_leaf in zip(leaves_of(batch), leaves_of(other), strict=True):
+            assert np.shares_memory(leaf, other_leaf)
+        assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(leaves_of(batch), 2))
+        for leaf, expected_leaf in zip(leaves_of(batch), leaves_of(expected), strict=True):
+            np.testing.assert_array_equal(leaf, expected_leaf)
+
+
+def leaves_of(batch):
+    """The arrays of a batch's observations and of those that follow."""
+    return tf.nest.flatten([batch.observation, batch.next_observation])
 
 
 def test_weights_and_new_priorities_reach_the_sampler():

@@ -118,6 +118,32 @@ def test_explained_variance_over_two_replicas_is_that_of_their_union(on_two_repl
     np.testing.assert_allclose(explained, 1 - np.var(target - value) / np.var(target), rtol=1e-6)
 
 
+def test_element_moments_are_those_of_each_element_over_the_samples_that_count(variant):
+    rng = np.random.default_rng(0)
+    x, counts = rng.normal(3, 2, (5, 4, 3, 2)).astype(np.float32), rng.random((5, 4)) < 0.6
+    mean, variance, count = variant(ops.element_moments)(tf.constant(x), tf.cast(counts, tf.float32))
+    np.testing.assert_allclose(mean, x[counts].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(variance, x[counts].var(axis=0), rtol=1e-5)
+    assert float(count) == counts.sum()
+
+
+def test_element_moments_of_scalars_weigh_them(variant):
+    mean, variance, count = variant(ops.element_moments)(tf.constant([0.0, 4.0, 9.0]), tf.constant([3.0, 1.0, 0.0]))
+    np.testing.assert_allclose([mean, variance, count], [1.0, 3.0, 4.0])  # 3/4 · 0 + 1/4 · 4; 3/4 · 1 + 1/4 · 9
+
+
+def test_element_moments_of_no_samples_are_zeros(variant):
+    mean, variance, count = variant(ops.element_moments)(tf.ones([4, 2]), tf.zeros([4]))
+    assert (mean.numpy().tolist(), variance.numpy().tolist(), float(count)) == ([0.0, 0.0], [0.0, 0.0], 0.0)
+
+
+def test_moments_of_replicas_are_those_of_all_samples(on_two_replicas):
+    # Replica 1 has seen 1 and 3, replica 2 has seen 8: as many samples as each has weigh its moments.
+    own = np.array([[2.0, 1.0, 2.0], [8.0, 0.0, 1.0]], np.float32)
+    for moments in on_two_replicas(lambda x: list(ops.moments_of_replicas(x[0], x[1], x[2]).values()), own):
+        np.testing.assert_allclose(moments, [4.0, np.var([1, 3, 8]), 3.0], rtol=1e-6)
+
+
 def test_merge_moments_equals_the_moments_of_everything(variant):
     samples = np.random.default_rng(0).normal(1e3, 1.0, size=[1000, 2]) + np.linspace(0, 9, 1000)[:, None]
     merge = variant(ops.merge_moments)
@@ -164,6 +190,8 @@ def test_a_stray_dimension_is_an_error_and_not_a_broadcast():
         ops.merge_moments(flat, flat, one, stray, flat, one)
     with pytest.raises(ValueError, match=r"batch_count must have rank 0, got shape \(2,\)"):
         ops.merge_moments(flat, flat, one, flat, flat, flat)
+    with pytest.raises(ValueError, match=r"weight must have the first axes of x \[2, 1\], got \[3\]"):
+        ops.element_moments(stray, tf.ones([3]))
 
 
 def test_gathering_puts_replicas_one_after_the_other(on_two_replicas):
