@@ -19,12 +19,12 @@ from gymnasium import spaces
 
 from kerasrl_pg import export, ops, seeding
 from kerasrl_pg.any_optimizer import check_can_be_saved, described
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.direct_calls import called_directly
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.evaluate import Evaluation, evaluate_policy
-from kerasrl_pg.integers import as_integer
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.fusion import for_training
 from kerasrl_pg.models.q_network import QPolicy

@@ -11,16 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent, scope
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.any_optimizer import fresh_copy, learning_rate_of
+from kerasrl_pg.checks import as_integer, as_switch
 from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, options_of, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
-from kerasrl_pg.integers import as_integer
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
 from kerasrl_pg.models.precision import mixed_precision_policy
 from kerasrl_pg.models.q_network import q_network
@@ -66,8 +65,7 @@ def check_switches(in_graph: Any, eval_sample: Any, jit_compile: Any) -> None:
     if jit_compile is not None:
         switches["jit_compile"] = jit_compile
     for name, value in switches.items():
-        if not isinstance(value, bool | np.bool_):
-            raise ValueError(f"{name} must be True or False, got {value!r}")
+        as_switch(name, value)
 
 
 def check_callbacks(callbacks: Any) -> None:

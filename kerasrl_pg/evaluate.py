@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE, VectorAdapter
-from kerasrl_pg.integers import as_integer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import seeding
-from kerasrl_pg.integers import as_integer
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.spaces import as_batch, flatten, leaf_paths, space_from_json
 
 MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "policy.tflite", "onnx": "policy.onnx"}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kerasrl_pg.integers import is_integer
+from kerasrl_pg.checks import is_integer
 
 Crop = tuple[int, int, int, int]
 """(top, bottom, left, right): rows top to bottom - 1 and columns left to right - 1 are kept."""

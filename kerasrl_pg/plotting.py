@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.episode_log import WINDOW, EpisodeLog
-from kerasrl_pg.integers import as_integer
 
 DOTS = "#6f9dc8"
 CURVE = "#1f4e79"

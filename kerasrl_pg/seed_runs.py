@@ -29,10 +29,10 @@ from kerasrl_pg.building import (
     settings_of,
     updates_of_epoch,
 )
+from kerasrl_pg.checks import is_integer
 from kerasrl_pg.envs.make import EnvLike, Protocol
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.episode_log import EpisodeLog
-from kerasrl_pg.integers import is_integer
 from kerasrl_pg.settings import ModelBuilder
 from kerasrl_pg.training.loop import train
 

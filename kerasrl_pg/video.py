@@ -13,10 +13,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari, make_atari_screens
 from kerasrl_pg.envs.doom import TICS_PER_SECOND, DoomProtocol, is_doom, make_doom, make_doom_screen
 from kerasrl_pg.envs.make import make_render_env
-from kerasrl_pg.integers import as_integer
 from kerasrl_pg.video_recorder import DEFAULT_FPS, VideoRecorder, check_video_path, rendered_frame
 
 LONGEST_VIDEO = 30_000

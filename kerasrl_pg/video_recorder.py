@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from kerasrl_pg.integers import is_integer
+from kerasrl_pg.checks import is_integer
 
 LEGIBLE_HEIGHT = 400
 """Pixels. Frames that are lower (an Atari screen has 210) are enlarged by a whole factor to about this."""

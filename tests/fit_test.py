@@ -600,8 +600,9 @@ def test_evaluations_can_be_under_another_protocol_or_with_other_options():
 
 
 def test_numpys_numbers_are_numbers_of_an_algorithm_too(tmp_path):
-    agent = fit(algorithm=krl.A2C(rollout_length=np.int64(5), discount=np.float32(0.5)))
-    assert krl.load_agent(agent.save(tmp_path / "agent")).algorithm == krl.A2C(rollout_length=5, discount=0.5)
+    agent = fit(algorithm=krl.A2C(rollout_length=np.int64(5), discount=np.float32(0.5), normalize_advantage=np.True_))
+    expected = krl.A2C(rollout_length=5, discount=0.5, normalize_advantage=True)
+    assert krl.load_agent(agent.save(tmp_path / "agent")).algorithm == expected
     sizes = {"replay_size": 100, "learning_starts": 8, "batch_size": 8, "n_step": 2}
     for in_graph in (True, False):
         agent = fit(

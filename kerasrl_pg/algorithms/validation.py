@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
-from kerasrl_pg.integers import as_integer
+from kerasrl_pg.checks import as_integer, as_switch
 
 LAST_STEP = 2**31 - 1
 
@@ -56,14 +56,12 @@ def check_count(algorithm: Any, name: str) -> None:
 
 
 def check_switch(algorithm: Any, name: str) -> None:
-    """Require True or False.
+    """Require True or False, and keep NumPy's as Python's, which JSON knows.
 
     Raises:
         ValueError: it is something else, such as a text that Python counts as true.
     """
-    value = getattr(algorithm, name)
-    if not isinstance(value, bool):
-        raise ValueError(f"{type(algorithm).__name__}: {name} must be True or False, got {value!r}")
+    object.__setattr__(algorithm, name, as_switch(f"{type(algorithm).__name__}: {name}", getattr(algorithm, name)))
 
 
 def check_choice(algorithm: Any, name: str, choices: tuple[str, ...]) -> None:

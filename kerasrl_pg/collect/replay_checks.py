@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kerasrl_pg.integers import as_integer
+from kerasrl_pg.checks import as_integer
 
 
 def check_settings(*, num_envs: int, capacity: int, n_step: int, discount: float, slots_needed: int) -> None:

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.collect.memory import check_replay_memory
 from kerasrl_pg.collect.replay_checks import check_priorities
-from kerasrl_pg.integers import as_integer
 
 
 class Sampler(Protocol):

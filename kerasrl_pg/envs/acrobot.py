@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.envs.tensor_env import auto_reset, reset_noise, validate_action
-from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import Step
 
 GRAVITY = 9.8  # m/s²

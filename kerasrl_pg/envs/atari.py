@@ -8,13 +8,12 @@ from typing import Any
 
 import ale_py
 import gymnasium
-import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from kerasrl_pg.checks import as_integer, as_switch
 from kerasrl_pg.envs.atari_frames import CroppedFrames
 from kerasrl_pg.frames import Crop, check_crop
-from kerasrl_pg.integers import as_integer
 
 gymnasium.register_envs(ale_py)
 
@@ -66,10 +65,7 @@ class AtariProtocol:
             crop = check_crop(self.crop, *SCREEN, self.size)  # JSON makes a list of it
             object.__setattr__(self, "crop", crop)
         for name in ("fire_reset", "reward_clipping", "full_action_space"):
-            value = getattr(self, name)
-            if not isinstance(value, bool | np.bool_):
-                raise ValueError(f"{name} must be True or False, got {value!r}")
-            object.__setattr__(self, name, bool(value))
+            object.__setattr__(self, name, as_switch(name, getattr(self, name)))
         probability = self.repeat_action_probability
         if not isinstance(probability, numbers.Real) or not 0 <= probability <= 1:
             raise ValueError(f"repeat_action_probability must be in [0, 1], got {probability!r}")

@@ -16,8 +16,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from kerasrl_pg.checks import as_integer, as_switch, is_integer
 from kerasrl_pg.envs.doom_game import DoomGame
-from kerasrl_pg.integers import as_integer, is_integer
 
 SCREENS = ((120, 160), (240, 320), (480, 640))
 """(height, width) in which games are drawn, in pixels: the first one that is not smaller than the agent's frame."""
@@ -49,8 +49,7 @@ class DoomProtocol:
     def __post_init__(self):
         for name in ("frame_skip", "stack"):
             object.__setattr__(self, name, as_integer(name, getattr(self, name)))  # JSON knows no others
-        if not isinstance(self.game_variables, bool):
-            raise ValueError(f"game_variables must be True or False, got {self.game_variables!r}")
+        object.__setattr__(self, "game_variables", as_switch("game_variables", self.game_variables))
         size = self.size
         is_pair = isinstance(size, tuple | list) and len(size) == 2 and all(map(is_integer, size))
         if not is_pair or np.any(np.greater(size, SCREENS[-1])):

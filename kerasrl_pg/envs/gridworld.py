@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.envs.gridworld_gymnasium import GRIDWORLD_ID, MAX_EPISODE_STEPS
 from kerasrl_pg.envs.gridworld_layout import (
     ACTIONS,
@@ -20,7 +21,6 @@ from kerasrl_pg.envs.gridworld_layout import (
 )
 from kerasrl_pg.envs.gridworld_observations import observation_space_of
 from kerasrl_pg.envs.tensor_env import auto_reset, validate_action
-from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import Step
 
 DEFAULTS = ("simple", "index", False, MAX_EPISODE_STEPS)

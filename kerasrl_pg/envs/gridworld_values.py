@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kerasrl_pg.checks import is_integer
 from kerasrl_pg.envs.gridworld_layout import (
     ACTIONS,
     GOAL_REWARD,
@@ -18,7 +19,6 @@ from kerasrl_pg.envs.gridworld_layout import (
     read_layout,
 )
 from kerasrl_pg.envs.gridworld_observations import observation_space_of, observe
-from kerasrl_pg.integers import is_integer
 from kerasrl_pg.spaces import tensor_dtype
 
 Task = str | Sequence | np.ndarray

@@ -12,13 +12,13 @@ from typing import Any, TypeGuard
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
 from kerasrl_pg.envs.doom import DoomProtocol, find_doom_spec, is_doom, make_doom
 from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
 from kerasrl_pg.envs.one_of_many import LeftOpen, OneOfMany
 from kerasrl_pg.envs.tensor_vector import TensorVectorEnv
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
-from kerasrl_pg.integers import as_integer
 from kerasrl_pg.types import TensorEnv
 
 DEFAULT_NUM_ENVS = 8

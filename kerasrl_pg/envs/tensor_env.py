@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium.vector.utils import batch_space
 
-from kerasrl_pg.integers import as_integer
+from kerasrl_pg.checks import as_integer
 from kerasrl_pg.seeding import fold_in, make_seed
 from kerasrl_pg.types import Step, TensorEnv
 

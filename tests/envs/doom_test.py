@@ -369,7 +369,7 @@ def test_a_bad_protocol_is_named(settings, message):
 
 def test_a_protocol_survives_json():
     assert DoomProtocol(**{**dataclasses.asdict(DoomProtocol()), "size": [60, 80]}) == DoomProtocol()
-    of_numpy = DoomProtocol(stack=np.int64(2), size=tuple(np.array([60, 80])))
+    of_numpy = DoomProtocol(stack=np.int64(2), size=tuple(np.array([60, 80])), game_variables=np.False_)
     assert DoomProtocol(**json.loads(json.dumps(dataclasses.asdict(of_numpy)))) == of_numpy
 
 

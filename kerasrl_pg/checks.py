@@ -1,9 +1,11 @@
-"""The one check of numbers that must be whole."""
+"""The checks of values that anything may be given: whole numbers, and switches."""
 
 from __future__ import annotations
 
 import numbers
 from typing import Any
+
+import numpy as np
 
 
 def is_integer(value: Any, least: int = 1) -> bool:
@@ -34,3 +36,22 @@ def as_integer(name: str, value: Any, least: int = 1) -> int:
     if not is_integer(value, least):
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     return int(value)
+
+
+def as_switch(name: str, value: Any) -> bool:
+    """`value` as Python's bool, if it is True or False, Python's or NumPy's: a text would count as true.
+
+    Raises:
+        ValueError: it is neither; the message calls it `name`.
+
+    Example:
+        >>> as_switch("in_graph", np.False_)
+        False
+        >>> as_switch("in_graph", "no")
+        Traceback (most recent call last):
+        ...
+        ValueError: in_graph must be True or False, got 'no'
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
