@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.collect.rollout_buffer import RolloutBuffer
-from kerasrl_pg.collect.shared_memory import shared_tensor
+from kerasrl_pg.shared_memory import shared_tensor
 
 STEPS, GAMES = 256, 24
 REPEATS = 7

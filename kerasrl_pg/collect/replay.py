@@ -12,7 +12,7 @@ from kerasrl_pg.checks import as_integer
 from kerasrl_pg.collect.memory import check_replay_memory
 from kerasrl_pg.collect.replay_checks import check_settings
 from kerasrl_pg.collect.samplers import Sampler
-from kerasrl_pg.collect.shared_memory import aligned_empty
+from kerasrl_pg.shared_memory import aligned_empty
 from kerasrl_pg.spaces import check_observation_space, flatten, leaf_paths, tensor_dtype, unflatten
 from kerasrl_pg.types import Step, Transitions
 

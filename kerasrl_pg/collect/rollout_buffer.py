@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasrl_pg.collect.shared_memory import aligned_empty
+from kerasrl_pg.shared_memory import aligned_empty
 from kerasrl_pg.spaces import map_observation
 
 FIRST_LENGTH = 64

@@ -11,6 +11,7 @@ import tensorflow as tf
 from kerasrl_pg.collect.episode_counter import EpisodeCounter
 from kerasrl_pg.collect.rollout_buffer import RolloutBuffer
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE, VectorAdapter
+from kerasrl_pg.shared_memory import aligned_empty, as_tensor
 from kerasrl_pg.spaces import map_observation
 from kerasrl_pg.types import Episodes, Rollout
 
@@ -58,11 +59,13 @@ class VectorCollector:
         alive = np.ones(self.environment.num_envs, bool)  # [N]
         # One seed for each step: cheaper on the host than in a graph.
         seeds = np.random.default_rng(seed.numpy().view(np.uint32))
+        step_seed = aligned_empty((2,), np.dtype(np.int32))
         while alive.any() and len(rows) != self.rollout_length:
             started = time.perf_counter()
             self._buffer.write(len(rows), self._observation)
             self.seconds["copying"] += time.perf_counter() - started
-            row, end = self._step(seeds.integers(2**31, size=2, dtype=np.int32), alive)
+            step_seed[:] = seeds.integers(2**31, size=2, dtype=np.int32)
+            row, end = self._step(step_seed, alive)
             rows.append(row)
             ends.append(end)
             if self.whole_episodes:
@@ -90,7 +93,7 @@ class VectorCollector:
     def _step(self, seed: np.ndarray, alive: np.ndarray) -> tuple[Rollout, Episodes]:
         started = time.perf_counter()
         observation = self._observation
-        action, env_action, log_prob, value = (x.numpy() for x in self._act(_tensors(observation), tf.constant(seed)))
+        action, env_action, log_prob, value = (x.numpy() for x in self._act(_tensors(observation), as_tensor(seed)))
         acted = time.perf_counter()
         step, valid = self.environment.step(env_action)
         stepped = time.perf_counter()
@@ -128,7 +131,7 @@ class VectorCollector:
 
 
 def _tensors(observation: Any) -> Any:
-    return map_observation(tf.constant, observation)
+    return map_observation(as_tensor, observation)
 
 
 def _stack(column: Any) -> Any:

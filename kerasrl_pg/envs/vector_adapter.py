@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from kerasrl_pg.shared_memory import aligned_empty
 from kerasrl_pg.spaces import check_observation_space, map_observation, map_space, tensor_dtype
 from kerasrl_pg.types import Step
 
@@ -116,8 +117,8 @@ class VectorAdapter:
             self.environment.close()
 
     def _stored(self, observation: Any) -> Any:
-        """A batch of observations as arrays of the types that the model reads; always copies."""
-        return map_observation(lambda dtype, leaf: np.array(leaf, dtype=dtype), self._dtypes, observation)
+        """A copy of a batch of observations, of the types that the model reads, where TensorFlow can read it."""
+        return map_observation(_stored, self._dtypes, observation)
 
     def _with_final_rows(self, observation: Any, info: dict[str, Any], ended: np.ndarray) -> Any:
         """[N, *observation] with the rows that ended replaced by the episodes' final observations."""
@@ -142,6 +143,13 @@ def _name(environment: Any) -> str:
     if isinstance(environment, SyncVectorEnv):
         environment = environment.envs[0].unwrapped
     return environment.spec.id if environment.spec else type(environment).__name__
+
+
+def _stored(dtype: np.dtype, leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf)
+    stored = aligned_empty(array.shape, dtype)
+    np.copyto(stored, array, casting="unsafe")
+    return stored
 
 
 def _write_row(index: int, target: np.ndarray, row: Any) -> None:

@@ -16,11 +16,11 @@ from kerasrl_pg.collect.graph_replay import GraphReplay, ReplayState
 from kerasrl_pg.collect.replay import Replay
 from kerasrl_pg.collect.replay_checks import check_room
 from kerasrl_pg.collect.samplers import PrioritizedSampler, UniformSampler
-from kerasrl_pg.collect.shared_memory import shared_tensor
 from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.direct_calls import compiled
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
+from kerasrl_pg.shared_memory import as_tensor, shared_tensor
 from kerasrl_pg.spaces import map_observation, map_space, tensor_dtype
 from kerasrl_pg.training.graph_engine import SEED, Report
 from kerasrl_pg.types import Episodes, Metrics, TensorEnv, Transitions
@@ -221,7 +221,7 @@ class OffPolicyEngine:
         """The fields of `Episodes` and `valid`, [N] each."""
         started = time.perf_counter()
         seed = _draw_seed(rng)
-        observation = map_observation(tf.constant, self._observation)
+        observation = map_observation(as_tensor, self._observation)
         action, env_action = (x.numpy() for x in self._act(observation, seed, steps))
         acted = time.perf_counter()
         step, valid = self.environment.step(env_action)

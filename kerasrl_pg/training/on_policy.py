@@ -12,11 +12,11 @@ from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.collect import TensorCollector, VectorCollector
 from kerasrl_pg.collect.memory import check_rollout_memory
-from kerasrl_pg.collect.shared_memory import shared_tensor
 from kerasrl_pg.collect.tensor_collector import Carry
 from kerasrl_pg.direct_calls import compiled
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.metrics import pack_metrics, unpack_metrics
+from kerasrl_pg.shared_memory import shared_tensor
 from kerasrl_pg.spaces import map_observation, map_space, tensor_dtype
 from kerasrl_pg.training.graph_engine import SEED, Report
 from kerasrl_pg.types import Episodes, Metrics, PolicyAct, PolicyValue, Rollout, TensorEnv

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg.collect.rollout_buffer import FIRST_LENGTH, RolloutBuffer
-from kerasrl_pg.collect.shared_memory import shared_tensor
+from kerasrl_pg.shared_memory import shared_tensor
 from kerasrl_pg.spaces import map_observation
 
 N = 3
