@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+from pong_search import CANDIDATES, network_of, settings_of
 from results import CHECKPOINTS, RESULTS, ROOT, machine, seconds_of
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -95,7 +96,7 @@ def entropy():
             optimizer=settings.optimizer,
             eval_episodes=10,
             eval_sample=True,
-            callbacks=lambda seed: [StopAfter(ROUNDS)],
+            callbacks=lambda seed: [stop_after(ROUNDS)],
         )
 
     runs = measure("entropy", train, TEST_GAMES)
@@ -129,25 +130,24 @@ def precision():
 
 @app.command()
 def precision_pong():
-    """The same on Pong: the first 200,000 steps of `pong-fast`, its learning rate falling as slowly as there.
+    """The same on Pong: the first 200,000 steps of `more-entropy` (see `pong_search.py`), once the preset.
 
     If it is stopped, the same command goes on with the training that it stopped in.
     """
     import kerasrl_pg as krl
-    from kerasrl_pg.presets import PRESETS
 
-    preset = PRESETS["pong-fast"]
-    settings = preset.build(preset.steps, preset.num_envs)
+    candidate = CANDIDATES["more-entropy"]
+    algorithm, optimizer = settings_of(candidate)
 
     def train_one(name: str, seed: int):
         return krl.fit_agent(
-            preset.env,
-            settings.algorithm,
+            "ALE/Pong-v5",
+            algorithm,
             seed=seed,
             steps=200_000,
-            num_envs=preset.num_envs,
-            model=settings.model,
-            optimizer=settings.optimizer,
+            num_envs=candidate.num_envs,
+            model=network_of(candidate),
+            optimizer=optimizer,
             mixed_precision=name,
             checkpoint=CHECKPOINTS / f"precision-pong-{name}-{seed}",
             verbose=2,
@@ -228,7 +228,7 @@ def measure(
     return runs
 
 
-def StopAfter(epochs: int):
+def stop_after(epochs: int):
     """A callback that ends training after so many epochs."""
     import keras
 

@@ -113,13 +113,19 @@ def one(name: str, side: str, seed: int):
 @app.command()
 def report():
     """Write learning.md from the tasks that all seeds of both sides have done."""
+    from kerasrl_pg.seed_runs import interquartile_mean
+
     lines = [HEADER]
     for name, (task, steps) in TASKS.items():
         means = {side: stored_means(name, side) for side in ("ours", "sb3")}
         if all(len(values) == len(SEEDS) for values in means.values()):
             ours, peer = (interquartile_mean(values) for values in means.values())
             verdict = (
-                "overlap" if ours[1] <= peer[2] and peer[1] <= ours[2] else "above" if ours[0] > peer[0] else "below"
+                "overlap"
+                if ours.low <= peer.high and peer.low <= ours.high
+                else "above"
+                if ours.value > peer.value
+                else "below"
             )
             cells = [name, task.env, f"{steps:,}", len(means["ours"]), shown(ours), shown(peer), verdict]
             lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -140,22 +146,8 @@ def stored_means(name: str, side: str) -> np.ndarray:
     return np.array([json.loads(path.read_text())["mean"] for path in paths if path.exists()])
 
 
-def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of the middle half, and its bootstrap interval."""
-    import scipy.stats
-
-    def statistic(x, axis=-1):
-        return scipy.stats.trim_mean(x, 0.25, axis=axis)
-
-    value = float(statistic(values))
-    if np.ptp(values) == 0:
-        return value, value, value
-    found = scipy.stats.bootstrap((values,), statistic, method="percentile", rng=0).confidence_interval
-    return value, float(found.low), float(found.high)
-
-
-def shown(interval: tuple[float, float, float]) -> str:
-    return f"{interval[0]:.1f} [{interval[1]:.1f}, {interval[2]:.1f}]"
+def shown(interval: Any) -> str:
+    return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def our_returns(task: Task, steps: int, seed: int) -> tuple[list[float], dict[str, Any]]:
@@ -173,7 +165,7 @@ def our_returns(task: Task, steps: int, seed: int) -> tuple[list[float], dict[st
 
 
 def sb3_returns(task: Task, steps: int, seed: int) -> tuple[list[float], dict[str, Any]]:
-    """Train and evaluate with Stable-Baselines3, PyTorch on one thread: the fastest for networks of this size."""
+    """Train and evaluate with Stable-Baselines3, PyTorch on one thread, so that trainings can run side by side."""
     import torch
     from stable_baselines3.common.evaluation import evaluate_policy
 

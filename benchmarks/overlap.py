@@ -20,10 +20,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import seeding
+from kerasrl_pg.direct_calls import compiled
 from kerasrl_pg.envs.atari import AtariProtocol, make_atari
 from kerasrl_pg.models.actor_critic import PolicyModel, default_model
 from kerasrl_pg.models.precision import mixed_precision_policy
-from kerasrl_pg.training.graph_engine import SEED, compiled
+from kerasrl_pg.training.graph_engine import SEED
 
 GAMES = (8, 16, 24, 32, 48)
 STEPS = 6_000

@@ -383,7 +383,7 @@ def measure(name: str, seed: int) -> None:
             "returns": evaluation.returns.tolist(),
         },
         "last_100_training_episodes": agent.episodes.mean_return(),
-        "best_100_training_episodes": best_window(agent.episodes.episode_return),
+        "best_100_training_episodes": agent.episodes.best_return if len(agent.episodes) >= 100 else None,
         "target_reached_at_step": agent.episodes.solved_at(row.target),
         "rounds": len(history["steps"]) if row.judged_by == "rounds" else None,
         "shortest_paths": share_of_shortest_paths(agent) if row.judged_by == "paths" else None,
@@ -412,13 +412,6 @@ def share_of_shortest_paths(agent) -> float:
 def seconds_of(history: dict[str, list[float]]) -> float:
     """How long a training took, compilation included, in one sitting or in several."""
     return float(np.sum(np.diff([0, *history["steps"]]) / np.array(history["steps_per_second"])))
-
-
-def best_window(returns: list[float], window: int = 100) -> float | None:
-    """The best mean of `window` consecutive episodes; None if there were fewer."""
-    if len(returns) < window:
-        return None
-    return float(np.convolve(returns, np.full(window, 1 / window), mode="valid").max())
 
 
 def machine() -> dict[str, str | int]:

@@ -27,7 +27,8 @@ import tensorflow as tf
 
 import kerasrl_pg as krl
 from kerasrl_pg import seeding
-from kerasrl_pg.training.graph_engine import SEED, compiled
+from kerasrl_pg.direct_calls import compiled
+from kerasrl_pg.training.graph_engine import SEED
 from kerasrl_pg.training.on_policy import OnPolicyProgram
 
 BATCH, HIDDEN, OBSERVATION, ACTIONS = 256, 64, 4, 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -41,6 +40,7 @@ from kerasrl_pg.saving import (
     without_link,
 )
 from kerasrl_pg.spaces import as_batch, map_observation, map_space, space_to_json, tensor_dtype
+from kerasrl_pg.strategies import scope
 
 
 class Agent:
@@ -178,7 +178,7 @@ class Agent:
             ValueError: its algorithm learns a policy, and no action values.
         """
         if not learns_action_values(self.algorithm):
-            raise ValueError(f"{type(self.algorithm).__name__} learns no action values")
+            raise ValueError(f"{type(self.algorithm).__name__} learns no action values; DQN and NFQ do")
         batch, is_single = as_batch(self.observation_space, observation)
         values = self.policy.action_values(map_observation(tf.constant, batch)).numpy()
         return values[0] if is_single else values
@@ -376,23 +376,3 @@ def _seeds(seed: tf.Tensor) -> Iterator[np.ndarray]:
     """The seeds [2] number 0, 1, ... under `seed`, by the thousand: NumPy hashes them as fast as a graph hashes one."""
     for first in itertools.count(0, 1000):
         yield from seeding.fold_in(seed, tf.range(first, first + 1000)).numpy()
-
-
-def spread_by(strategy: tf.distribute.Strategy | None) -> tf.distribute.Strategy | None:
-    """`strategy`, or None for TensorFlow's default one, which spreads over nothing.
-
-    Raises:
-        TypeError: it is no strategy.
-        ValueError: the call is within the scope of another one than it names.
-    """
-    if strategy is not None and not isinstance(strategy, tf.distribute.Strategy):
-        raise TypeError(f"strategy must be a tf.distribute.Strategy or None, got {strategy!r}")
-    around = tf.distribute.get_strategy()
-    if tf.distribute.has_strategy() and strategy is not around:
-        raise ValueError(f"this is called within the scope of {around}: pass strategy=... of that scope, or leave it")
-    return None if strategy is around and not tf.distribute.has_strategy() else strategy
-
-
-def scope(strategy: tf.distribute.Strategy | None) -> Any:
-    """The context in which variables of `strategy` are made; one that does nothing for None."""
-    return contextlib.nullcontext() if strategy is None else strategy.scope()

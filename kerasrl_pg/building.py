@@ -14,11 +14,11 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import seeding
-from kerasrl_pg.agent import Agent, scope
+from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.any_optimizer import fresh_copy, learning_rate_of
 from kerasrl_pg.checks import as_integer, as_switch
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, make_env, options_of, own_number, protocol_from
+from kerasrl_pg.envs.make import Environment, EnvLike, GameProtocol, make_env, options_of, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models.actor_critic import actor_critic, has_heads
 from kerasrl_pg.models.precision import mixed_precision_policy
@@ -27,6 +27,7 @@ from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.presets import DEFAULTS, PRESETS
 from kerasrl_pg.saving import as_json
 from kerasrl_pg.settings import ModelLike, Preset, Settings
+from kerasrl_pg.strategies import scope
 from kerasrl_pg.training.graph_engine import GraphEngine, uses_xla
 from kerasrl_pg.training.loop import Engine
 from kerasrl_pg.training.off_policy import OffPolicyEngine, OffPolicyProgram
@@ -86,7 +87,12 @@ def moves_learning_rate(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
 
 
 def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None]:
-    """The algorithm's name and the preset that `algorithm` means on `env`, where it is a name."""
+    """The algorithm's name and the preset that `algorithm` means on `env`, where it is a name.
+
+    Raises:
+        TypeError: `algorithm` is neither a name, an algorithm nor an Agent.
+        ValueError: an unknown name, or a preset for another environment.
+    """
     if not isinstance(algorithm, str):
         is_algorithm = callable(getattr(algorithm, "update", None)) and not isinstance(algorithm, type)
         if not is_algorithm and not isinstance(algorithm, Agent):
@@ -119,7 +125,7 @@ def environment_of(
     num_envs: int | None,
     env_options: Mapping[str, Any] | None,
     in_graph: bool,
-    protocol: Protocol | None,
+    protocol: GameProtocol | None,
 ) -> Environment:
     """`make_env`, with the preset's number of environments, options and protocol where nothing else is asked for.
 
@@ -139,8 +145,8 @@ def environment_of(
 
 
 def presentation_of(
-    agent: Agent, env: EnvLike, protocol: Protocol | None, env_options: Mapping[str, Any] | None
-) -> tuple[Protocol | None, Mapping[str, Any] | None]:
+    agent: Agent, env: EnvLike, protocol: GameProtocol | None, env_options: Mapping[str, Any] | None
+) -> tuple[GameProtocol | None, Mapping[str, Any] | None]:
     """The protocol and the options of the agent's own environment, if `env` is its id and nothing else is asked for."""
     own = agent.environment
     if own is None or not isinstance(env, str) or env != own.id:
@@ -240,11 +246,19 @@ def new_model(
     strategy: tf.distribute.Strategy | None,
     mixed_precision: str | None,
 ) -> keras.Model:
-    """A model with heads for an agent of `seed`: the user's, what the user's function builds, or that of `settings`."""
+    """A model with heads for an agent of `seed`: the user's, what the user's function builds, or that of `settings`.
+
+    Raises:
+        TypeError: `model` is no model, and no function that builds one.
+        ValueError: `mixed_precision` for a model of the user's, or a trunk that does not fit.
+    """
     model_seed = seeding.integers(seed, 1)[0]
     if isinstance(model, keras.Model):
         if mixed_precision is not None:
-            raise ValueError("mixed_precision is for models built here: your model's dtype policies decide for it")
+            raise ValueError(
+                "mixed_precision is for models built here: the dtype policies of your own decide for it; "
+                f"got mixed_precision={mixed_precision!r}"
+            )
         if strategy is not None:
             model = _made_anew(model)
     elif model is None or (callable(model) and not isinstance(model, keras.layers.Layer)):

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from kerasrl_pg.envs.make import EnvLike, Protocol, make_env, own_number
+from kerasrl_pg.envs.make import EnvLike, GameProtocol, make_env, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.presets import PRESETS
 
@@ -36,7 +36,7 @@ class EnvironmentCard:
     in_graph: bool
     """Whether it trains as a TensorFlow graph."""
     presets: tuple[str, ...]
-    """Names of its presets, which `fit_agent` takes for an algorithm; those in `-lesson` are not tuned."""
+    """Names of its presets, which `fit_agent` takes for an algorithm; each says where its settings come from."""
     protocol: dict[str, Any]
     """How a game is presented: settings that results depend on."""
     options: dict[str, Any]
@@ -57,7 +57,7 @@ class EnvironmentCard:
 
 
 def describe(
-    env: EnvLike, *, protocol: Protocol | None = None, env_options: Mapping[str, Any] | None = None
+    env: EnvLike, *, protocol: GameProtocol | None = None, env_options: Mapping[str, Any] | None = None
 ) -> EnvironmentCard:
     """An environment's spaces, time limit, solved threshold, protocol and presets.
 

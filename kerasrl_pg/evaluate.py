@@ -52,6 +52,13 @@ def evaluate_policy(
     Raises:
         ValueError: `episodes` is not a positive integer.
         RuntimeError: an episode took more than `longest_episode` steps.
+
+    Example:
+        >>> import gymnasium
+        >>> adapter = VectorAdapter(gymnasium.make_vec("CartPole-v1", num_envs=2))
+        >>> always_left = evaluate_policy(lambda observation: np.zeros(2, int), adapter, episodes=3, seed=0)
+        >>> len(always_left.returns), always_left.mean < 12
+        (3, True)
     """
     episodes = as_integer("episodes", episodes)
     num_envs = environment.num_envs

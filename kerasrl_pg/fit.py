@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasrl_pg.agent import Agent, spread_by
+from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.any_optimizer import check_can_be_saved
 from kerasrl_pg.building import (
@@ -28,14 +28,14 @@ from kerasrl_pg.building import (
     settings_of,
     updates_of_epoch,
 )
-from kerasrl_pg.envs.make import Environment, EnvLike, Protocol, as_environment, own_number
+from kerasrl_pg.envs.make import Environment, EnvLike, GameProtocol, as_environment, own_number
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
-from kerasrl_pg.learner import num_workers
 from kerasrl_pg.loading import load_agent
 from kerasrl_pg.paths import check_writable
 from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.saving import algorithm_of, check_settings_can_be_saved, whole_agent
 from kerasrl_pg.settings import ModelLike
+from kerasrl_pg.strategies import num_workers, spread_by
 from kerasrl_pg.training.callbacks import Checkpoint, Progress
 from kerasrl_pg.training.loop import train
 
@@ -60,7 +60,7 @@ def fit_agent(
     steps_per_epoch: int | None = None,
     in_graph: bool = True,
     jit_compile: bool | None = None,
-    protocol: Protocol | None = None,
+    protocol: GameProtocol | None = None,
     env_options: Mapping[str, Any] | None = None,
     verbose: int = 1,
 ) -> Agent:
@@ -90,7 +90,7 @@ def fit_agent(
         strategy: a `tf.distribute` strategy; each replica learns from its share of the environments. An `Agent` keeps
             its own.
         mixed_precision: "bfloat16" computes the model's trunk in bfloat16, "auto" does so where the processor is fast
-            at it; None for the preset's choice, or float32.
+            at it, "float32" never; None for the preset's choice, or "float32".
         eval_env: environment of the evaluations during training, or what `make_env` returns; None for the Gymnasium
             original of `env`.
         eval_episodes: evaluate the policy for so many episodes after each epoch (`eval_return` in the history): the
@@ -120,7 +120,9 @@ def fit_agent(
         FileExistsError: `checkpoint` is there, and is no saved agent.
         PermissionError: `checkpoint` cannot be written to.
         MemoryError: the rollouts or the replay would not fit.
-        RuntimeError: the environment raised in a step; its exception is the cause.
+        RuntimeError: the environment raised in a step, its exception being the cause; or an episode does not end where
+            updates are of whole ones.
+        ImportError: an id of an extra that is not installed, such as a Doom scenario.
 
     Example:
         >>> agent = fit_agent("CartPole-v1", "ppo", steps=512, seed=0, verbose=0)
@@ -206,10 +208,13 @@ def _check_further(
     agent: Agent, model: ModelLike | None, mixed_precision: str | None, strategy: tf.distribute.Strategy | None
 ) -> None:
     if model is not None or mixed_precision is not None:
-        raise ValueError("model and mixed_precision are those of the agent that is trained further: leave them out")
+        given = {"model": model, "mixed_precision": mixed_precision}
+        named = " and ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+        raise ValueError(f"model and mixed_precision are those of the agent that is trained further: leave out {named}")
     if strategy is not None and strategy is not agent.strategy:
         raise ValueError(
-            "strategy is that of the agent that is trained further: leave it out, or load_agent(..., strategy=...)"
+            "strategy is that of the agent that is trained further: leave it out, or load_agent(..., strategy=...); "
+            f"got {strategy!r}"
         )
 
 
@@ -220,7 +225,10 @@ def _check_strategy(strategy: tf.distribute.Strategy | None, num_envs: int, stop
     if num_envs % replicas:
         raise ValueError(f"num_envs must be a multiple of the strategy's {replicas} replicas, got {num_envs}")
     if stop_return is not None and num_workers(strategy) > 1:
-        raise ValueError("stop_return is for one process: each worker sees other episodes, and all must stop together")
+        raise ValueError(
+            "stop_return is for one process: each worker sees other episodes, and all must stop together; "
+            f"got stop_return={stop_return} with {num_workers(strategy)} workers"
+        )
 
 
 def _resumed(

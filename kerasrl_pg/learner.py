@@ -1,9 +1,9 @@
 """One gradient step, on one device or on many: tape, all-reduce, clip, apply.
 
-`Learner` is the only object that holds trainable state, and this file the only one that knows `tf.distribute`. An
-algorithm's `update` runs in cross-replica context; what it does per replica goes through `map`, `descend` and
-`descend_minibatches`. Every replica learns from its share of the environments, and the result does not depend on
-how many replicas there are.
+`Learner` is the only object that holds trainable state; beside it only `q_learner.py` and the sums of
+`ops/statistics.py` compute under a `tf.distribute` strategy. An algorithm's `update` runs in cross-replica context;
+what it does per replica goes through `map`, `descend` and `descend_minibatches`. Every replica learns from its share of
+the environments, and the result does not depend on how many replicas there are.
 """
 
 from __future__ import annotations
@@ -20,23 +20,11 @@ from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.models.actor_critic import layers_of, with_own_losses
 from kerasrl_pg.models.fusion import by_xla
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
+from kerasrl_pg.strategies import num_workers, number_in_cluster
 from kerasrl_pg.types import Batch, Metrics, Rollout
 
 Loss = Callable[[Any, Batch], tuple[tf.Tensor, Metrics]]
 """`loss(policy, batch) -> (scalar to minimise, metrics)`: means over the batch, weighted by `batch.weight`."""
-
-
-def num_workers(strategy: tf.distribute.Strategy | None) -> int:
-    """Processes that a strategy spreads over; 1 without one."""
-    if strategy is None:
-        return 1
-    return strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
-
-
-def number_in_cluster(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> int:
-    """A process's number among all that learn; a task's id counts within its type, and a chief comes first."""
-    chiefs = len(resolver.cluster_spec().as_dict().get("chief", []))
-    return resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
 
 
 class Learner:
@@ -59,7 +47,7 @@ class Learner:
         self.strategy = strategy
         self.num_replicas = strategy.num_replicas_in_sync if strategy else 1
         self.num_workers = num_workers(strategy)
-        self._local_replicas = self.num_replicas // self.num_workers
+        self.local_replicas = self.num_replicas // self.num_workers
         self._normalized = _normalized_inputs(policy.model)
 
     def map(self, fn: Callable, tree: Any) -> Any:
@@ -95,7 +83,7 @@ class Learner:
         Returns:
             The loss's metrics and `gradient_norm` (before clipping), averaged over all replicas.
         """
-        return self._mean(
+        return self.mean_over_replicas(
             self._run(lambda own: self._step(loss, _flatten_time(own), max_gradient_norm, max_gradient_value), batch)
         )
 
@@ -134,7 +122,7 @@ class Learner:
             return self._step(loss, episode, max_gradient_norm, max_gradient_value, of_sum=True)
 
         def step(number, total):
-            metrics = self._mean(self._run(lambda own: own_step(own, number), by_episode))
+            metrics = self.mean_over_replicas(self._run(lambda own: own_step(own, number), by_episode))
             return number + 1, total + pack_metrics(metrics, names)
 
         episodes = share * self.num_replicas
@@ -180,7 +168,7 @@ class Learner:
                     own = tf.nest.map_structure(lambda x: tf.gather(x, chosen), own)
                 return self._step(loss, own, max_gradient_norm)
 
-            metrics = self._mean(self._run(own_step, batch, order))
+            metrics = self.mean_over_replicas(self._run(own_step, batch, order))
             if stop is not None:
                 go_on = tf.logical_not(stop(metrics))
             return minibatch + 1, total + pack_metrics(metrics, names), steps + 1, go_on
@@ -213,11 +201,11 @@ class Learner:
             gradients, _ = _mean_gradients(tape, value, self.policy.model.trainable_variables)
             return ops.gradient_statistics(gradients)
 
-        return self._mean(self._run(own_statistics, batch))
+        return self.mean_over_replicas(self._run(own_statistics, batch))
 
     def mean(self, fn: Callable[[Any], Metrics], batch: Any) -> Metrics:
         """Scalars of each replica's `[T, n, ...]` batch, averaged over all replicas."""
-        return self._mean(self._run(fn, batch))
+        return self.mean_over_replicas(self._run(fn, batch))
 
     def update_value_statistics(self, batch: Any) -> None:
         """Take a batch's value targets into the running statistics of a model that normalises values."""
@@ -260,8 +248,8 @@ class Learner:
         """The optimizer's learning rate at the current number of gradient steps, float32."""
         return tf.cast(tf.convert_to_tensor(self.optimizer.learning_rate), tf.float32)
 
-    def scale_learning_rate(self, factor: tf.Tensor, *, lowest: float, highest: float) -> tf.Tensor:
-        """Multiply the optimizer's learning rate by `factor`, within bounds; returns the new rate.
+    def scale_learning_rate(self, factor: tf.Tensor, *, lowest: float, highest: float) -> None:
+        """Multiply the optimizer's learning rate by `factor`, within bounds.
 
         Raises:
             ValueError: the optimizer's learning rate follows a schedule or a function, which leaves nothing to set.
@@ -271,9 +259,7 @@ class Learner:
             raise ValueError(
                 f"adaptive_kl moves the learning rate, which must then be a number; the optimizer's follows {rate}"
             )
-        moved = tf.clip_by_value(tf.convert_to_tensor(rate) * factor, lowest, highest)
-        rate.assign(moved)
-        return moved
+        rate.assign(tf.clip_by_value(tf.convert_to_tensor(rate) * factor, lowest, highest))
 
     def _step(
         self,
@@ -326,8 +312,8 @@ class Learner:
 
     def _own_environments(self, tensor: tf.Tensor) -> tf.Tensor:
         """[T, N, ...] -> [T, n, ...]: this replica's share."""
-        own = tensor.shape[1] // self._local_replicas
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group % self._local_replicas
+        own = tensor.shape[1] // self.local_replicas
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group % self.local_replicas
         return tf.slice(
             tensor,
             [0, replica * own] + [0] * (tensor.shape.rank - 2),
@@ -351,7 +337,7 @@ class Learner:
             return tf.while_loop(lambda part, *_: part < number, merge, (0, *nothing))[1:]
 
         own = self._run(by_xla(own_moments) if self.strategy is None else own_moments, batch)
-        new = self._mean(self._run(ops.moments_of_replicas, *own))
+        new = self.mean_over_replicas(self._run(ops.moments_of_replicas, *own))
         mean, variance, count = map(tf.convert_to_tensor, variables)
         merged = ops.merge_moments(mean, variance, count, new["mean"], new["variance"], new["count"])
         tf.nest.map_structure(lambda variable, value: variable.assign(value), variables, merged)
@@ -359,7 +345,8 @@ class Learner:
     def _run(self, fn: Callable, *arguments: Any) -> Any:
         return fn(*arguments) if self.strategy is None else self.strategy.run(fn, args=arguments)
 
-    def _mean(self, metrics: Any) -> Metrics:
+    def mean_over_replicas(self, metrics: Any) -> Metrics:
+        """Scalars by name, per replica, as their means."""
         if self.strategy is None:
             return metrics
         return {

@@ -13,13 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import optimizers  # noqa: F401  Keras must know the optimizers that it loads
-from kerasrl_pg.agent import Agent, scope, spread_by
+from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment, make_env, protocol_from
 from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, whole_agent
 from kerasrl_pg.spaces import space_from_json
+from kerasrl_pg.strategies import scope, spread_by
 
 WRITTEN = {
+    "action_space",
     "algorithm",
     "env_options",
     "environment",
@@ -51,10 +53,22 @@ def load_agent(
         algorithm: the algorithm, needed for those that are not this package's.
         strategy: under which to go on training.
 
+    Returns:
+        The `Agent`, which acts, evaluates and trains further as the one that was saved.
+
     Raises:
         FileNotFoundError: there is no saved agent at `path`.
         ValueError: its algorithm is not this package's and none was passed, another was passed than it was trained by,
             or what is at `path` is no saved agent.
+
+    Example:
+        >>> import tempfile
+        >>> import kerasrl_pg as krl
+        >>> agent = krl.fit_agent("CartPole-v1", krl.A2C(), steps=40, seed=0, jit_compile=False, verbose=0)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     again = load_agent(agent.save(directory + "/agent"))
+        >>> again.steps, bool(agent.act([0.0, 0.1, 0.2, 0.3]) == again.act([0.0, 0.1, 0.2, 0.3]))
+        (40, True)
     """
     directory, strategy = whole_agent(path), spread_by(strategy)
     if not (directory / "agent.json").is_file():
@@ -95,6 +109,9 @@ def load_agent(
     if (directory / "replay.npz").is_file():
         agent.replay = StoredReplay(directory / "replay.npz")
     agent.forget_another(description)
+    stored = description["algorithm"]["settings"].get("n_step")
+    if stored != getattr(algorithm, "n_step", stored):
+        agent.environment_state = None  # a graph's replay: which transitions are whole depends on n_step
     return agent
 
 

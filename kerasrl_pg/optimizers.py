@@ -70,7 +70,10 @@ class RMSpropFromOne(keras.optimizers.RMSprop):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.centered or self.momentum:
-            raise ValueError("RMSpropFromOne knows neither centered=True nor a momentum; keras.optimizers.RMSprop does")
+            raise ValueError(
+                "RMSpropFromOne knows neither centered nor momentum, which keras.optimizers.RMSprop does; "
+                f"got centered={self.centered}, momentum={self.momentum}"
+            )
 
     def build(self, variables):
         """Create the mean squares, all 1, and room for the kernel to write each step to."""

@@ -18,7 +18,11 @@ def learns_action_values(algorithm: Any) -> bool:
 
 
 def policy_of(algorithm: Any, model: keras.Model, observation_space: spaces.Space, action_space: spaces.Space) -> Any:
-    """What the algorithm's losses see of the model."""
+    """What the algorithm's losses see of the model.
+
+    Raises:
+        ValueError: a model that the algorithm cannot learn: without its output, or with statistics that nobody keeps.
+    """
     if learns_action_values(algorithm):
         if layers_of(model, RunningNormalizer):
             raise ValueError(

@@ -69,20 +69,17 @@ class QLearner:
 
         if strategy is None:
             return own_step(transitions)
-        batch_size, local = transitions.action.shape[0], self.learner.num_replicas // self.learner.num_workers
+        batch_size, local = transitions.action.shape[0], self.learner.local_replicas
         if batch_size % local:
             raise ValueError(f"batch_size must be a multiple of the {local} replicas of a process, got {batch_size}")
         metrics, error = strategy.run(own_step, args=(transitions,))
-        means = {
-            name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for name, value in metrics.items()
-        }
-        return means, tf.concat(strategy.experimental_local_results(error), axis=0)
+        return self.learner.mean_over_replicas(metrics), tf.concat(strategy.experimental_local_results(error), axis=0)
 
     def _share(self, whole: Transitions) -> Transitions:
         """This replica's rows of a worker's batch."""
         if self.learner.strategy is None:
             return whole
-        local = self.learner.num_replicas // self.learner.num_workers
+        local = self.learner.local_replicas
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group % local
         own = whole.action.shape[0] // local
         return tf.nest.map_structure(lambda x: x[replica * own : (replica + 1) * own], whole)

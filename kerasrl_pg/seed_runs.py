@@ -30,7 +30,7 @@ from kerasrl_pg.building import (
     updates_of_epoch,
 )
 from kerasrl_pg.checks import is_integer
-from kerasrl_pg.envs.make import EnvLike, Protocol
+from kerasrl_pg.envs.make import EnvLike, GameProtocol
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.episode_log import EpisodeLog
 from kerasrl_pg.settings import ModelBuilder
@@ -100,6 +100,7 @@ class SeedRuns:
         agent.updates = run.updates
         agent.history.epoch = list(range(len(run.history["steps"])))
         agent.steps = int(run.history["steps"][-1])
+        agent.forget_environment()
         return agent
 
     def curve(self, name: str = "episode_return") -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +138,7 @@ class SeedRuns:
         self._check_name(name)
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}")
-        last = np.array([run.history[name][-1] for run in self.runs])
-        value = math.nan if np.isnan(last).any() else float(_middle_mean(last))
-        if len(last) == 1 or math.isnan(value) or np.ptp(last) == 0:
-            return Interval(value, value, value)
-        found = scipy.stats.bootstrap((last,), _middle_mean, confidence_level=confidence, method="percentile", rng=0)
-        return Interval(value, float(found.confidence_interval.low), float(found.confidence_interval.high))
+        return interquartile_mean(np.array([run.history[name][-1] for run in self.runs]), confidence)
 
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write all histories: one row per seed and epoch, the seed in the first column."""
@@ -176,7 +172,7 @@ def fit_seeds(
     steps_per_epoch: int | None = None,
     in_graph: bool = True,
     jit_compile: bool | None = None,
-    protocol: Protocol | None = None,
+    protocol: GameProtocol | None = None,
     env_options: Mapping[str, Any] | None = None,
     verbose: int = 1,
 ) -> SeedRuns:
@@ -235,10 +231,11 @@ def fit_seeds(
     for each in callbacks_of.values():
         check_callbacks(each)
     if len({moves_learning_rate(each) for each in callbacks_of.values()}) > 1:
-        raise ValueError("callbacks must move the learning rate of every seed, or of none")
+        moving = [seed for seed, each in callbacks_of.items() if moves_learning_rate(each)]
+        raise ValueError(f"callbacks must move the learning rate of every seed, or of none; got those of {moving}")
     name, preset = find_preset(env, algorithm)
     if isinstance(algorithm, Agent):
-        raise TypeError("fit_seeds begins anew with every seed: it takes an algorithm or a name, not an Agent")
+        raise TypeError(f"fit_seeds begins anew with every seed: it takes an algorithm or a name, got {algorithm!r}")
     environment = environment_of(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
@@ -315,6 +312,20 @@ def fit_sweep(env: EnvLike, algorithms: Mapping[str, Any], **arguments: Any) -> 
     for algorithm in algorithms.values():
         find_preset(env, algorithm)  # a wrong name is told before the first has trained
     return {name: fit_seeds(env, algorithm, **arguments) for name, algorithm in algorithms.items()}
+
+
+def interquartile_mean(values: np.ndarray, confidence: float = 0.95) -> Interval:
+    """The mean of the middle half of `values` [N], with its percentile bootstrap interval; NaN if one of them is.
+
+    Example:
+        >>> print(interquartile_mean(np.array([0.0, 2.0, 2.0, 9.0])))
+        2.0 [0.0, 9.0]
+    """
+    value = math.nan if np.isnan(values).any() else float(_middle_mean(values))
+    if len(values) == 1 or math.isnan(value) or np.ptp(values) == 0:
+        return Interval(value, value, value)
+    found = scipy.stats.bootstrap((values,), _middle_mean, confidence_level=confidence, method="percentile", rng=0)
+    return Interval(value, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
 def _middle_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:

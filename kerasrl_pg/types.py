@@ -138,6 +138,14 @@ class PolicyAct(Protocol):
         ...
 
 
+class EnvironmentAct(Protocol):
+    """How a collector asks for actions where the environment lives outside the graph."""
+
+    def __call__(self, observation: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """As `PolicyAct`, with the action as the environment takes it in second place."""
+        ...
+
+
 class PolicyValue(Protocol):
     """How a collector asks for values."""
 

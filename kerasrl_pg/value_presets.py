@@ -107,8 +107,8 @@ def _cartpole(name: str) -> Callable[[int, int], Settings]:
             max_gradient_norm=10.0,
         )
         rate = falling_rate(1e-3, steps, num_envs, algorithm)
-        trunk = network_of(name, lambda seed: mlp_trunk((128, 128), activation="relu", seed=seed))
-        return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=trunk)
+        model = network_of(name, lambda seed: mlp_trunk((128, 128), activation="relu", seed=seed))
+        return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=model)
 
     return build
 

@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "direct_calls": set(),
     "checks": set(),
     "shared_memory": set(),
+    "strategies": set(),
     "any_optimizer": set(),
     "paths": set(),
     "types": set(),
@@ -42,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "video": {"envs", "checks", "video_recorder"},
     "saving": {"algorithms"},
     "export": {"exported_policy", "models", "ops", "spaces"},
-    "learner": {"any_optimizer", "metrics", "models", "ops", "seeding", "types"},
+    "learner": {"any_optimizer", "metrics", "models", "ops", "seeding", "strategies", "types"},
     "policies": {"models"},
     "settings": {"models", "optimizers"},
     "q_learner": {"learner", "models", "types"},
@@ -64,8 +65,9 @@ ARROWS: dict[str, set[str]] = {
         "saving",
         "seeding",
         "spaces",
+        "strategies",
     },
-    "loading": {"agent", "algorithms", "envs", "optimizers", "saving", "spaces"},
+    "loading": {"agent", "algorithms", "envs", "optimizers", "saving", "spaces", "strategies"},
     "presets": {"algorithms", "lesson_presets", "envs", "models", "seeding", "settings", "value_presets"},
     "screen_export": {"agent", "envs", "export", "models", "policies"},
     "training": {
@@ -73,7 +75,6 @@ ARROWS: dict[str, set[str]] = {
         "collect",
         "direct_calls",
         "envs",
-        "learner",
         "metrics",
         "models",
         "ops",
@@ -95,6 +96,7 @@ ARROWS: dict[str, set[str]] = {
         "saving",
         "seeding",
         "settings",
+        "strategies",
         "training",
     },
     "fit": {
@@ -103,12 +105,12 @@ ARROWS: dict[str, set[str]] = {
         "any_optimizer",
         "building",
         "envs",
-        "learner",
         "loading",
         "paths",
         "policies",
         "saving",
         "settings",
+        "strategies",
         "training",
     },
     "seed_runs": {"agent", "building", "envs", "episode_log", "checks", "settings", "training"},
@@ -124,7 +126,16 @@ ALGORITHMS_OUTSIDE = {"tensorflow", "keras.optimizers.schedules"}
 OPS_OUTSIDE = {"numpy", "tensorflow", "tensorflow_probability", "gymnasium", "gymnasium.spaces"}
 """What an operation may import besides Python's own library: tensors, and the description of an action space."""
 
-DISTRIBUTES = {"learner.py", "q_learner.py", "ops/statistics.py", "fit.py", "agent.py", "building.py", "loading.py"}
+DISTRIBUTES = {
+    "strategies.py",
+    "learner.py",
+    "q_learner.py",
+    "ops/statistics.py",
+    "fit.py",
+    "agent.py",
+    "building.py",
+    "loading.py",
+}
 """Files that may say `tf.distribute`: the gradient step, sums over replicas, and those that hand a strategy through."""
 
 LONGEST_FILE = 400

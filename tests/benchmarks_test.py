@@ -25,6 +25,12 @@ def compare(monkeypatch):
     return importlib.import_module("compare")
 
 
+@pytest.mark.parametrize("script", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_a_script_finds_what_it_imports(script, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    importlib.import_module(script)
+
+
 def measured(rate, **least_ratios):
     side = {"title": "ours", "library": "ours", "least_ratios": least_ratios, "most_seconds": None}
     done = [{"steps_per_second": one, "seconds": 100 / one, "evaluation_return": None} for one in rate]

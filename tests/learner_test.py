@@ -11,11 +11,12 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import ops
-from kerasrl_pg.learner import Learner, number_in_cluster
+from kerasrl_pg.learner import Learner
 from kerasrl_pg.metrics import pack_metrics, unpack_metrics
 from kerasrl_pg.models import actor_critic
 from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
 from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
+from kerasrl_pg.strategies import number_in_cluster
 from kerasrl_pg.types import Batch, Rollout
 
 TWO = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())

@@ -239,6 +239,16 @@ def test_a_replay_that_was_sampled_in_another_way_is_refused(outside, tmp_path):
         fit(100, other, in_graph=False, checkpoint=path)
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_graphs_replay_goes_on_only_with_the_same_n_step(n_step, tmp_path):
+    # Of other n, transitions would be drawn that are not whole, or never those that are.
+    path = fit(40, VARIANTS["n-step"]).save(tmp_path / "agent")
+    agent = krl.load_agent(path, algorithm=dataclasses.replace(VARIANTS["n-step"], n_step=n_step))
+    assert (agent.environment_state is None) == (n_step == 1)
+    agent = fit(40, agent)
+    assert agent.replay_begun_at == ((40, 4) if n_step == 1 else (0, 0))
+
+
 @pytest.mark.parametrize("content", ["{}", "[1]", "no JSON", '{"algorithm": {"name": "A2C"}}'])
 def test_what_is_no_saved_agent_is_called_so(content, tmp_path):
     (tmp_path / "agent.json").write_text(content)

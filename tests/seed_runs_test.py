@@ -184,7 +184,7 @@ def test_the_agent_of_a_seed_acts_as_that_seed_learned_to(trained):
     observation = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     agent = trained.agent_of(2)
     values = [np.array(agent.policy(observation).value)]
-    assert (agent.seed, agent.steps, agent.updates) == (2, 120, 12)
+    assert (agent.seed, agent.steps, agent.updates, agent.replay_begun_at) == (2, 120, 12, (120, 12))
     assert (agent.history.history, agent.history.epoch) == (trained.runs[1].history, [0, 1, 2])
     assert agent.episodes.step == trained.runs[1].episodes.step
     values += [np.array(trained.agent_of(seed).policy(observation).value) for seed in (7, 2)]

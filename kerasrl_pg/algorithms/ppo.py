@@ -22,11 +22,11 @@ class PPO:
     """Proximal policy optimisation with the clipped surrogate objective.
 
     Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347), eq. 7; defaults from
-    CleanRL's `ppo.py`.
+    CleanRL's `ppo.py`, but for `clip_value`.
 
-    Departures from the paper: advantages are standardised per minibatch and the gradient is clipped (both from
-    OpenAI's baselines); the value loss is not clipped unless `clip_value` is set (Andrychowicz et al.
-    2021, found that clipping it hurts).
+    Departures from the paper: advantages are standardised per minibatch and the gradient is clipped (both from OpenAI's
+    baselines), and minibatches shuffle time within each environment. The value loss is that of the paper: what the
+    baselines and CleanRL clip is clipped only if `clip_value` is set (Andrychowicz et al. 2021, found that it hurts).
 
     Raises:
         ValueError: a hyperparameter out of its range, or minibatches that do not divide the rollout.
@@ -69,7 +69,8 @@ class PPO:
     """End an update once `approx_kl` of a gradient step passes 1.5 times this; None for never."""
     adaptive_kl: float | LearningRateSchedule | None = None
     """Move the learning rate by a factor of 1.5 after each update, from 1e-6 to 1e-2, to keep `approx_kl` within a
-    factor of 2 of this; a Keras schedule counts gradient steps."""
+    factor of 2 of this; a Keras schedule counts gradient steps. The optimizer's learning rate must be a number; one
+    outside these bounds is brought there."""
 
     def __post_init__(self):
         for name in ("rollout_length", "epochs", "num_minibatches"):

@@ -143,16 +143,16 @@ class Replay:
             ValueError: `start` was not called before, a shape that is not [N], or observations that are not a stack.
         """
         self._check_step(action, step, valid)
-        rows = np.flatnonzero(valid)  # [M]
-        here = rows, (self._head[rows] - 1) % self._slots
+        environments = np.flatnonzero(valid)  # [M]
+        here = environments, (self._head[environments] - 1) % self._slots
         ended = step.terminated | step.truncated  # [N]
-        self._rings["action"][here] = action[rows]
-        self._rings["reward"][here] = step.reward[rows]
-        self._rings["terminated"][here] = step.terminated[rows]
-        self._rings["ended"][here] = ended[rows]
-        self._write(rows, flatten(self.observation_space, step.final_observation), frame=-1)
-        self._steps[rows] += 1
-        self._include_whole_transitions(rows, ended[rows])
+        self._rings["action"][here] = action[environments]
+        self._rings["reward"][here] = step.reward[environments]
+        self._rings["terminated"][here] = step.terminated[environments]
+        self._rings["ended"][here] = ended[environments]
+        self._write(environments, flatten(self.observation_space, step.final_observation), frame=-1)
+        self._steps[environments] += 1
+        self._include_whole_transitions(environments, ended[environments])
         # Under NEXT_STEP autoreset the observation after an end is not yet the next episode's: the step that resets,
         # which is not valid, begins that episode a second time, in the same places.
         begins = np.flatnonzero(ended | ~valid)
@@ -177,19 +177,19 @@ class Replay:
         if len(self) == 0:
             raise ValueError(f"cannot draw a batch of {batch_size}: the replay holds {len(self)} transitions so far")
         index, weight = self.sampler.draw(batch_size, rng, importance_exponent)
-        row, slot = np.divmod(index, self._slots)
-        window = row[:, None], (slot[:, None] + np.arange(self.n_step)) % self._slots  # [B, n]
+        environment, slot = np.divmod(index, self._slots)
+        window = environment[:, None], (slot[:, None] + np.arange(self.n_step)) % self._slots  # [B, n]
         ended = self._rings["ended"][window]
         going_on = np.cumsum(ended, axis=1) - ended == 0  # [B, n]: no step before this one ended the episode
         rewards = np.where(going_on, self._rings["reward"][window], 0)
         steps = going_on.sum(axis=1)  # [B]: n, or fewer
         terminated = (going_on & self._rings["terminated"][window]).any(axis=1)
         return Transitions(
-            observation=self._observation(row, slot, self._batches[0]),
-            action=self._rings["action"][row, slot],
+            observation=self._observation(environment, slot, self._batches[0]),
+            action=self._rings["action"][environment, slot],
             reward=(rewards * self.discount ** np.arange(self.n_step)).sum(axis=1).astype(np.float32),  # [B, n] -> [B]
             discount=np.where(terminated, 0.0, self.discount**steps).astype(np.float32),
-            next_observation=self._observation(row, slot + steps, self._batches[1]),
+            next_observation=self._observation(environment, slot + steps, self._batches[1]),
             weight=weight,
             index=index.astype(np.int32),
         )
@@ -262,37 +262,37 @@ class Replay:
         # Observations and those that follow. Memory taken anew for each batch would cost more than writing it.
         self._batches: tuple[dict, dict] = ({}, {})
 
-    def _begin(self, rows: np.ndarray, observation: Any) -> None:
+    def _begin(self, environments: np.ndarray, observation: Any) -> None:
         """An episode that has begun but has no step yet begins anew in the same places."""
-        again = (self._steps[rows] == 0) & (self._head[rows] > 0)
-        self._head[rows] -= np.where(again, self._frames_per_observation, 0)
+        again = (self._steps[environments] == 0) & (self._head[environments] > 0)
+        self._head[environments] -= np.where(again, self._frames_per_observation, 0)
         leaves = flatten(self.observation_space, observation)
         for frame in range(self._frames_per_observation):
-            self._write(rows, leaves, frame)
-        self._steps[rows] = 0
+            self._write(environments, leaves, frame)
+        self._steps[environments] = 0
 
-    def _write(self, rows: np.ndarray, leaves: list[np.ndarray], frame: int) -> None:
-        """Frame number `frame` of the observations of `rows`, at the next place of each."""
-        slot = self._head[rows] % self._slots
+    def _write(self, environments: np.ndarray, leaves: list[np.ndarray], frame: int) -> None:
+        """Frame number `frame` of the observations of `environments`, at the next place of each."""
+        slot = self._head[environments] % self._slots
         for ring, leaf in zip(self._frames, leaves, strict=True):
-            ring[rows, slot] = leaf[rows, frame] if self._stack else leaf[rows]
+            ring[environments, slot] = leaf[environments, frame] if self._stack else leaf[environments]
         # The last observation that has a frame here has its own place k - 1 further on.
         last = (slot + self._frames_per_observation - 1) % self._slots
-        self.sampler.exclude(rows * self._slots + last)
-        self._head[rows] += 1
+        self.sampler.exclude(environments * self._slots + last)
+        self._head[environments] += 1
 
-    def _include_whole_transitions(self, rows: np.ndarray, ended: np.ndarray) -> None:
+    def _include_whole_transitions(self, environments: np.ndarray, ended: np.ndarray) -> None:
         """That of n steps ago; at an episode's end also the shorter ones."""
         ago = np.arange(self.n_step)  # [n]
-        slot = (self._head[rows] - 2)[:, None] - ago  # [M, n]: the last is that of the frame before the newest
-        whole = (ago < self._steps[rows][:, None]) & ((ago == self.n_step - 1) | ended[:, None])  # [M, n]
-        self.sampler.include((rows[:, None] * self._slots + slot % self._slots)[whole])
+        slot = (self._head[environments] - 2)[:, None] - ago  # [M, n]: the last is that of the frame before the newest
+        whole = (ago < self._steps[environments][:, None]) & ((ago == self.n_step - 1) | ended[:, None])  # [M, n]
+        self.sampler.include((environments[:, None] * self._slots + slot % self._slots)[whole])
 
-    def _observation(self, row: np.ndarray, slot: np.ndarray, memory: dict) -> Any:
-        """[B, *observation] whose newest frames are at `slot` [B] of environments `row` [B], written to `memory`."""
+    def _observation(self, environment: np.ndarray, slot: np.ndarray, memory: dict) -> Any:
+        """[B, *observation] whose newest frames are at `slot` [B] of `environment` [B], written to `memory`."""
         if self._stack:
-            row, slot = row[:, None], slot[:, None] + np.arange(1 - self._stack, 1)  # [B, 1], [B, k]
-        place = row * self._slots + slot % self._slots  # [B] or [B, k]
+            environment, slot = environment[:, None], slot[:, None] + np.arange(1 - self._stack, 1)  # [B, 1], [B, k]
+        place = environment * self._slots + slot % self._slots  # [B] or [B, k]
         leaves = [_frames_at(place, ring, memory, leaf) for leaf, ring in enumerate(self._frames)]
         return unflatten(self.observation_space, leaves)
 

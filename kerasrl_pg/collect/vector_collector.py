@@ -13,7 +13,7 @@ from kerasrl_pg.collect.rollout_buffer import RolloutBuffer
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE, VectorAdapter
 from kerasrl_pg.shared_memory import aligned_empty, as_tensor
 from kerasrl_pg.spaces import map_observation
-from kerasrl_pg.types import Episodes, Rollout
+from kerasrl_pg.types import EnvironmentAct, Episodes, PolicyValue, Rollout
 
 
 class VectorCollector:
@@ -28,7 +28,14 @@ class VectorCollector:
         seed: of the environments; environment n is seeded by `seed + n`.
     """
 
-    def __init__(self, environment: VectorAdapter, rollout_length: int | None, act: Any, value: Any, seed: int):
+    def __init__(
+        self,
+        environment: VectorAdapter,
+        rollout_length: int | None,
+        act: EnvironmentAct,
+        value: PolicyValue | None,
+        seed: int,
+    ):
         self.environment = environment
         self.rollout_length = rollout_length
         self.whole_episodes = rollout_length is None

@@ -28,7 +28,7 @@ MOST_EVALUATION_ENVS = {"numpy": 100, "python": 16}
 EnvLike = str | gymnasium.Env | VectorEnv | TensorEnv | Callable[[], gymnasium.Env]
 """An id, an environment, a vector environment, a graph environment, or a function that makes an environment."""
 
-Protocol = AtariProtocol | DoomProtocol
+GameProtocol = AtariProtocol | DoomProtocol
 """How a game is presented."""
 
 
@@ -63,7 +63,7 @@ def make_env(
     *,
     num_envs: int | None = None,
     in_graph: bool = True,
-    protocol: Protocol | None = None,
+    protocol: GameProtocol | None = None,
     env_options: Mapping[str, Any] | None = None,
 ) -> Environment:
     """Make the environments to learn from and to evaluate on.
@@ -150,7 +150,7 @@ def protocol_of(env_id: str) -> type[AtariProtocol] | type[DoomProtocol] | None:
     return DoomProtocol if is_doom(env_id) else None
 
 
-def protocol_from(env_id: str, settings: Mapping[str, Any]) -> Protocol | None:
+def protocol_from(env_id: str, settings: Mapping[str, Any]) -> GameProtocol | None:
     """The protocol that `Environment.protocol` describes; None where there is none to choose.
 
     Example:
@@ -290,7 +290,7 @@ def _check_takes_options(env: EnvLike, options: dict[str, Any]) -> None:
         raise ValueError(f"env_options are not for {env}: pass protocol=krl.{protocol.__name__}(...), got {options}")
 
 
-def _check_protocol(env: EnvLike, protocol: Protocol) -> None:
+def _check_protocol(env: EnvLike, protocol: GameProtocol) -> None:
     kind = protocol_of(env) if isinstance(env, str) else None
     if kind is None:
         raise ValueError(f"protocol is for ids of Atari games (ALE/...) and of Doom (Vizdoom...), got it with {env!r}")

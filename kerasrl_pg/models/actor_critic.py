@@ -49,6 +49,7 @@ def actor_critic(
 
     Raises:
         TypeError: an observation or action space that is not supported.
+        ValueError: a trunk that cannot read what the observations are encoded to, or does not return `[B, features]`.
 
     Example:
         >>> model = actor_critic(spaces.Box(-1, 1, (4,)), spaces.Discrete(2), trunk=mlp_trunk((32,)))

@@ -40,6 +40,7 @@ def q_network(
 
     Raises:
         TypeError: an observation space that is not supported, or an action space that is not Discrete.
+        ValueError: a trunk that cannot read what the observations are encoded to, or does not return `[B, features]`.
 
     Example:
         >>> model = q_network(spaces.Box(-1, 1, (4,)), spaces.Discrete(3))
@@ -75,7 +76,7 @@ def dueling_q_network(
 
     Raises:
         TypeError: as in `q_network`.
-        ValueError: another `baseline`.
+        ValueError: another `baseline`, or a trunk that does not fit.
 
     Example:
         >>> model = dueling_q_network(spaces.Box(-1, 1, (4,)), spaces.Discrete(3), baseline="max")

@@ -16,6 +16,15 @@ def critic_metrics(batch: Batch) -> Metrics:
 
     Args:
         batch: [T, N, ...], its weights of any mean.
+
+    Returns:
+        A scalar by its name.
+
+    Example:
+        >>> value, target = tf.constant([[1.0, 2.0]]), tf.constant([[1.0, 3.0]])
+        >>> zeros, ones = tf.zeros([1, 2]), tf.ones([1, 2])
+        >>> float(critic_metrics(Batch(zeros, zeros, zeros, value, zeros, target, ones))["explained_variance"])
+        0.75
     """
     weight = unit_mean_weight(batch.weight)
     return {"explained_variance": explained_variance(batch.value, batch.value_target, weight)}
@@ -26,6 +35,14 @@ def batch_means(batch: Batch) -> Metrics:
 
     Args:
         batch: [T, N, ...], its weights of any mean.
+
+    Returns:
+        Three scalars by name.
+
+    Example:
+        >>> value, weight = tf.constant([[1.0, 9.0]]), tf.constant([[1.0, 0.0]])
+        >>> float(batch_means(Batch(value, value, value, value, value, value, weight))["value_mean"])
+        1.0
     """
     weight = unit_mean_weight(batch.weight)
     names = ("advantage", "value", "value_target")

@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from kerasrl_pg.ops._checks import has_rank, same_shape
 
+EPSILON = 1e-8
+"""ε of `normalize`: added to the standard deviation."""
+
 
 def weighted_mean(x: tf.Tensor, weight: tf.Tensor | None = None) -> tf.Tensor:
     """Mean over this replica's batch: mean(weight · x).
@@ -106,7 +109,7 @@ def moments(x: tf.Tensor, weight: tf.Tensor | None = None) -> tuple[tf.Tensor, t
     return mean, variance
 
 
-def normalize(x: tf.Tensor, weight: tf.Tensor | None = None, epsilon: float = 1e-8) -> tf.Tensor:
+def normalize(x: tf.Tensor, weight: tf.Tensor | None = None) -> tf.Tensor:
     """Mean 0 and standard deviation 1 over the batches of all replicas: (x - μ) / (σ + ε).
 
     No gradient flows: it is meant for advantages, which are data to a loss.
@@ -115,7 +118,6 @@ def normalize(x: tf.Tensor, weight: tf.Tensor | None = None, epsilon: float = 1e
         x: [B], or any shape.
         weight: The shape of `x`, mean 1 over the whole batch; None means all ones. Samples of weight 0 do not
             count towards μ and σ, and are shifted and scaled like the others.
-        epsilon: Added to σ.
 
     Returns:
         The shape of `x`; zeros where `x` is constant.
@@ -131,7 +133,7 @@ def normalize(x: tf.Tensor, weight: tf.Tensor | None = None, epsilon: float = 1e
     deviation = tf.sqrt(variance)  # scalar
     # The weighted mean of a constant may miss it by its last digit, which must not be blown up to order 1.
     varies = deviation > 1e-6 * tf.abs(mean)
-    return tf.stop_gradient(tf.where(varies, (x - mean) / (deviation + epsilon), tf.zeros_like(x)))
+    return tf.stop_gradient(tf.where(varies, (x - mean) / (deviation + EPSILON), tf.zeros_like(x)))
 
 
 def element_moments(x: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from kerasrl_pg import ops, seeding
 from kerasrl_pg.agent import Agent
-from kerasrl_pg.learner import layers_of
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.models import PatchConv2D
+from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.types import Episodes, Metrics, TensorEnv
 
 SEED = tf.TensorSpec([2], tf.int32)
