@@ -112,6 +112,8 @@ CANDIDATES = {
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(**LESS, crop=FIELD, size=60),
     "2-epochs": Candidate(epochs=2),
+    "64-steps": Candidate(rollout_length=64, num_minibatches=2),
+    "32-steps": Candidate(rollout_length=32, num_minibatches=1),
     "plain-inputs": Candidate(normalize=False),
     "16-envs": Candidate(num_envs=16),
     "48-envs": Candidate(num_envs=48, rollout_length=64),

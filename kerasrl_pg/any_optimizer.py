@@ -48,6 +48,11 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     return _within(optimizer)._learning_rate
 
 
+def gradient_steps_of(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """How many gradients it was given, as its own schedules count; `iterations` counts those that it gathered, once."""
+    return _within(optimizer)._iterations
+
+
 def described(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """Its settings as JSON can hold them; of a learning rate that no file can hold, the name."""
     rate = learning_rate_of(optimizer)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kerasrl_pg.checks import as_integer
+
 WINDOW = 100
 """Episodes over which `episode_return` and `episode_length` are averaged in logs, and `stop_return` is judged."""
 
@@ -60,13 +62,16 @@ class EpisodeLog:
     def solved_at(self, episode_return: float, window: int = WINDOW) -> int | None:
         """The step at which the mean of `window` episodes first reached `episode_return`; None if it never did.
 
+        Raises:
+            ValueError: `window` is no positive integer.
+
         Example:
             >>> log = EpisodeLog()
             >>> log.extend([1, 2, 3], [0.0, 9.0, 9.0], [1, 1, 1])
             >>> log.solved_at(8.0, window=2)
             3
         """
-        if len(self) < window:
+        if len(self) < as_integer("window", window):
             return None
         reached = np.flatnonzero(_moving_mean(self.episode_return, window) >= episode_return)
         return self.step[window - 1 + reached[0]] if reached.size else None

@@ -24,9 +24,9 @@ action:
 | `mean`, `std` | Box | [B, *action] of the Gaussian, in the environment's units, before clipping |
 
 A SavedModel also has the signature `sample`, which draws the action: it takes one more input, `seed`, two
-int32, and the same seed draws the same action. Of action values it draws ε-greedily, with the exploration rate
-that training ended with. The other formats leave drawing to their user, who has `probabilities`, `mean` and `std`,
-or `action_values`.
+int32, and the same seed draws the same action. Of action values it draws ε-greedily, with the last exploration
+rate of its schedule. The other formats leave drawing to their user, who has `probabilities`, `mean` and `std`, or
+`action_values`.
 
 A model that learned in a lower precision (`mixed_bfloat16`) is exported in float32, in which its weights are
 kept and in which every machine can compute; its action may differ from the agent's where two are nearly as
@@ -56,6 +56,7 @@ from gymnasium import spaces
 
 from kerasrl_pg.exported_policy import MODEL_FILES, READERS, named_inputs, named_leaves, require_for_onnx
 from kerasrl_pg.models.actor_critic import PolicyModel, layers_of
+from kerasrl_pg.models.encoder import output_spec
 from kerasrl_pg.models.q_network import QPolicy
 from kerasrl_pg.ops import distributions
 from kerasrl_pg.spaces import as_batch, space_to_json, tensor_dtype, unflatten
@@ -143,14 +144,27 @@ def _in_float32(policy: Policy) -> Policy:
     model = policy.model
     if not any(layer.compute_dtype in LOW_PRECISION for layer in (model, *layers_of(model, keras.Layer))):
         return policy
+    try:
+        precise = copy.copy(policy)
+        precise.model = precise.network = _copy_in_float32(model)
+        output_spec(precise.model, policy.observation_space)  # builds a subclassed model
+        precise.model.set_weights(model.get_weights())
+    except Exception as error:  # whatever a user's `__init__` raises; weights of other shapes
+        raise ValueError(
+            f"an export computes in float32, and {model.name!r} cannot be copied to it: let its __init__ take **kwargs "
+            "and give it a get_config, make all layers of the dtype policy that it is given, or train in float32"
+        ) from error
+    return precise
+
+
+def _copy_in_float32(model: keras.Model) -> keras.Model:
     config = keras.tree.map_structure(
         lambda value: "float32" if isinstance(value, str) and value in LOW_PRECISION else value,
         model.get_config(),
     )
-    precise = copy.copy(policy)
-    precise.model = precise.network = type(model).from_config(config)
-    precise.model.set_weights(model.get_weights())
-    return precise
+    own = {type(layer).__name__: type(layer) for layer in layers_of(model, keras.Layer)}
+    with keras.saving.custom_object_scope(own):
+        return type(model).from_config(config)
 
 
 def _outputs(policy: Policy, observation: Any, choose: Callable[[Any], tf.Tensor]) -> dict[str, tf.Tensor]:

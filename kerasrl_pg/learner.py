@@ -15,11 +15,11 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops, seeding
-from kerasrl_pg.any_optimizer import learning_rate_of
+from kerasrl_pg.any_optimizer import gradient_steps_of, learning_rate_of
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.models.actor_critic import layers_of, with_own_losses
-from kerasrl_pg.models.fusion import by_xla
-from kerasrl_pg.models.preprocessing import RunningNormalizer, ValueDenormalizer
+from kerasrl_pg.models.fusion import by_xla, encoders_of_normalizers, is_known_to_xla
+from kerasrl_pg.models.preprocessing import ValueDenormalizer
 from kerasrl_pg.strategies import num_workers, number_in_cluster
 from kerasrl_pg.types import Batch, Metrics, Rollout
 
@@ -48,7 +48,7 @@ class Learner:
         self.num_replicas = strategy.num_replicas_in_sync if strategy else 1
         self.num_workers = num_workers(strategy)
         self.local_replicas = self.num_replicas // self.num_workers
-        self._normalized = _normalized_inputs(policy.model)
+        self._normalized = encoders_of_normalizers(policy.model)
 
     def map(self, fn: Callable, tree: Any) -> Any:
         """`fn` of each replica's environments.
@@ -210,19 +210,20 @@ class Learner:
     def update_value_statistics(self, batch: Any) -> None:
         """Take a batch's value targets into the running statistics of a model that normalises values."""
         for layer in layers_of(self.policy.model, ValueDenormalizer):
-            self._update_moments(layer, lambda own: (own.value_target, own.weight), batch)
+            self._update_moments(layer, lambda own: (own.value_target, own.weight), batch, fuse=True)
 
     def update_observation_statistics(self, rollout: Rollout) -> None:
         """Take a rollout's observations into the running statistics of a model that normalises observations.
 
         Done after the gradient steps, so that acting and learning within one update see the same statistics.
         """
-        for layer, inputs_of in self._normalized:
-            self._update_moments(
-                layer,
-                lambda own, inputs_of=inputs_of: (inputs_of(own.observation), tf.cast(own.valid, tf.float32)),
-                self.map(lambda own: own, rollout),
-            )
+        for layer, encoder in self._normalized:
+
+            def inputs_of(own, encoder=encoder):
+                return _encoded(encoder, own.observation), tf.cast(own.valid, tf.float32)
+
+            own = self.map(lambda own: own, rollout)
+            self._update_moments(layer, inputs_of, own, fuse=is_known_to_xla(encoder))
 
     def count_steps(self, rollout: Rollout) -> tf.Tensor:
         """The environment steps in a rollout, of all replicas of all workers; scalar float32."""
@@ -240,7 +241,7 @@ class Learner:
     ) -> tf.Tensor:
         """A hyperparameter that may follow a schedule, at step `at`: by default the number of gradient steps so far."""
         if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-            at = tf.convert_to_tensor(self.optimizer.iterations) if at is None else at
+            at = tf.convert_to_tensor(gradient_steps_of(self.optimizer)) if at is None else at
             return tf.cast(value(at), tf.float32)
         return tf.constant(value, tf.float32)
 
@@ -320,7 +321,7 @@ class Learner:
             [-1, own] + [-1] * (tensor.shape.rank - 2),
         )
 
-    def _update_moments(self, layer: Any, values_of: Callable, batch: Any) -> None:
+    def _update_moments(self, layer: Any, values_of: Callable, batch: Any, *, fuse: bool) -> None:
         """Merge the moments of each element of `values_of(batch)`, `([T, n, ...], weight [T, n])`, into the layer's."""
         variables = layer.mean, layer.variance, layer.count
 
@@ -336,7 +337,7 @@ class Learner:
             nothing = [tf.zeros(variable.shape) for variable in variables]
             return tf.while_loop(lambda part, *_: part < number, merge, (0, *nothing))[1:]
 
-        own = self._run(by_xla(own_moments) if self.strategy is None else own_moments, batch)
+        own = self._run(by_xla(own_moments) if fuse and self.strategy is None else own_moments, batch)
         new = self.mean_over_replicas(self._run(ops.moments_of_replicas, *own))
         mean, variance, count = map(tf.convert_to_tensor, variables)
         merged = ops.merge_moments(mean, variance, count, new["mean"], new["variance"], new["count"])
@@ -372,16 +373,8 @@ def _mean_gradients(tape: tf.GradientTape, loss: tf.Tensor, variables: list) -> 
     return ops.mean_across_replicas([tf.convert_to_tensor(gradients[i]) for i in used]), [variables[i] for i in used]
 
 
-def _normalized_inputs(model: keras.Model) -> list[tuple[RunningNormalizer, Callable]]:
-    """Each observation normalizer with the function from `[T, n, *observation]` to its input `[T, n, ...]`."""
-    found = []
-    for layer in layers_of(model, RunningNormalizer):
-        encoder = keras.Model(model.inputs if len(model.inputs) > 1 else model.input, layer.input)
-
-        def inputs_of(observation, encoder=encoder):
-            own = tf.nest.flatten(observation)[0].shape[1]  # n; of whole episodes, no trace knows T
-            values = tf.cast(encoder(_flatten_time(observation)), tf.float32)  # [T n, ...]
-            return tf.reshape(values, [-1, own, *values.shape[1:]])
-
-        found.append((layer, inputs_of))
-    return found
+def _encoded(encoder: keras.Model, observation: Any) -> tf.Tensor:
+    """[T, n, *observation] -> [T, n, ...]: the input of an observation normalizer, float32."""
+    own = tf.nest.flatten(observation)[0].shape[1]  # n; of whole episodes, no trace knows T
+    values = tf.cast(encoder(_flatten_time(observation)), tf.float32)  # [T n, ...]
+    return tf.reshape(values, [-1, own, *values.shape[1:]])

@@ -168,10 +168,15 @@ def _stored(leaf: spaces.Space, part: Any) -> np.ndarray:
         # An image already scaled to 0..1, say, would turn black without a word.
         raise ValueError(f"observations of {leaf} are integers, stored as {dtype}; got {array.dtype}")
     if np.issubdtype(dtype, np.integer) and array.size:
-        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        least: Any = np.iinfo(dtype).min
+        most: Any = np.iinfo(dtype).max
         if isinstance(leaf, spaces.Discrete):
             least, most = int(leaf.start), int(leaf.start + leaf.n - 1)
-        if array.min() < least or array.max() > most:
+        elif isinstance(leaf, spaces.MultiBinary):
+            least, most = 0, 1
+        elif isinstance(leaf, spaces.MultiDiscrete):
+            least, most = leaf.start, leaf.start + leaf.nvec - 1  # of each
+        if np.any(array < least) or np.any(array > most):
             raise ValueError(f"observations of {leaf} are from {least} to {most}; got {array.min()} to {array.max()}")
     return array.astype(dtype, copy=False)
 

@@ -61,6 +61,43 @@ def test_averaged_weights_are_those_of_the_trained_agent(plain):
     assert 0 < moved < moved_plain
 
 
+FILLS_ONLY = krl.DQN(rollout_length=1, batch_size=4, replay_size=500, learning_starts=100)
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_averages_of_no_gradient_step_are_not_the_weights(in_graph):
+    # Keras' averages begin as zeros, and an agent of zeros learns nothing more.
+    first = FirstWeights()
+    agent = fit(Adam(1e-3, use_ema=True), FILLS_ONLY, callbacks=[first], in_graph=in_graph)
+    for weight, before in zip(agent.model.trainable_variables, first.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), before)
+
+
+def test_a_call_that_finds_nothing_to_do_leaves_the_weights_that_a_callback_put_back(tmp_path):
+    class PutBack(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            for variable in self.model.trainable_variables:
+                variable.assign(0.5 * keras.ops.ones_like(variable))
+
+    for callbacks in ([PutBack()], []):
+        agent = fit(SGD(0.1, use_ema=True), callbacks=callbacks, checkpoint=tmp_path / "run")
+        assert all((variable.numpy() == 0.5).all() for variable in agent.model.trainable_variables)
+
+
+def test_gradients_that_an_optimizer_gathers_count_each_for_itself():
+    # As Keras' own learning-rate schedules count them.
+    algorithm = krl.NFQ(rollout_length=5, gradient_steps=4, batch_size=4, learning_starts=10)
+    targets = []
+
+    class Spy(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            targets.append(agent.q_learner.target.model.get_weights()[0].sum())
+
+    agent = fit(Adam(1e-2, gradient_accumulation_steps=3), algorithm)
+    fit(None, agent, callbacks=[Spy()], num_envs=None)
+    assert len(set(targets)) == len(targets) == 4  # fitted Q iteration: a copy at every update
+
+
 class WarmUp(LearningRateSchedule):
     """As tutorials write it: without a configuration."""
 

@@ -19,7 +19,6 @@ SOURCES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for pa
 ARROWS: dict[str, set[str]] = {
     "seeding": set(),
     "spaces": set(),
-    "episode_log": set(),
     "direct_calls": set(),
     "checks": set(),
     "shared_memory": set(),
@@ -27,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "any_optimizer": set(),
     "paths": set(),
     "types": set(),
+    "episode_log": {"checks"},
     "frames": {"checks"},
     "optimizers": set(),
     "video_recorder": {"checks"},
@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "learner": {"any_optimizer", "metrics", "models", "ops", "seeding", "strategies", "types"},
     "policies": {"models"},
     "settings": {"models", "optimizers"},
-    "q_learner": {"learner", "models", "types"},
+    "q_learner": {"any_optimizer", "learner", "models", "types"},
     "lesson_presets": {"algorithms", "models", "optimizers", "seeding", "settings"},
     "value_presets": {"algorithms", "envs", "models", "seeding", "settings"},
     "agent": {

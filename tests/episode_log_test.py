@@ -43,6 +43,8 @@ def test_solved_is_the_end_of_the_first_full_window_whose_mean_reaches_the_retur
     assert log.solved_at(7.0, window=2) == 50  # (5 + 9) / 2; that it falls again changes nothing
     assert log.solved_at(7.1, window=2) is None
     assert log.solved_at(0.0, window=7) is None
+    with pytest.raises(ValueError, match="window must be an integer of at least 1, got 0"):
+        log.solved_at(0.0, window=0)
 
 
 @pytest.mark.parametrize("episode_return", [20.0, 195.0, 0.1])

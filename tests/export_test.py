@@ -286,6 +286,55 @@ def test_a_bfloat16_model_is_exported_in_float32(tmp_path, format):
     assert "bfloat16" in {layer.compute_dtype for layer in policy.model.layers}  # the agent's is left as it was
 
 
+class Square(keras.layers.Layer):
+    """Of the user's, and not registered."""
+
+    def call(self, inputs):
+        return inputs * inputs
+
+
+def functional_with_a_layer_of_the_users():
+    inputs = keras.Input((4,))
+    hidden = Square(dtype="mixed_bfloat16")(keras.layers.Dense(4, dtype="mixed_bfloat16")(inputs))
+    outputs = {
+        name: keras.layers.Dense(units, dtype="float32")(hidden) for name, units in (("policy", 3), ("value", 1))
+    }
+    return keras.Model(inputs, outputs)
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = keras.layers.Dense(4, dtype=self.dtype_policy)
+        self.policy = keras.layers.Dense(3, dtype="float32")
+        self.value = keras.layers.Dense(1, dtype="float32")
+
+    def call(self, observation):
+        hidden = self.hidden(observation)
+        return {"policy": self.policy(hidden), "value": self.value(hidden)}
+
+
+class TakesNothing(Subclassed):
+    def __init__(self):
+        super().__init__(dtype="mixed_bfloat16")
+
+
+@pytest.mark.parametrize("make", [functional_with_a_layer_of_the_users, lambda: Subclassed(dtype="mixed_bfloat16")])
+def test_a_model_of_the_users_in_bfloat16_is_exported_in_float32(make, tmp_path):
+    policy = PolicyModel(make(), VECTOR, spaces.Discrete(3))
+    export(policy, tmp_path / "policy")
+    observations = some_observations(VECTOR, 20)
+    got = load_policy(tmp_path / "policy").run({"observation": observations}, None)
+    np.testing.assert_allclose(got["value"], policy(observations).value, rtol=0.02, atol=0.02)
+
+
+def test_a_model_that_cannot_be_copied_to_float32_is_refused_and_leaves_nothing(tmp_path):
+    policy = PolicyModel(TakesNothing(), VECTOR, spaces.Discrete(3))
+    with pytest.raises(ValueError, match=r"an export computes in float32, and '.*' cannot be copied to it"):
+        export(policy, tmp_path / "policy")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_made_under_a_strategy_is_exported(two_replicas, tmp_path):
     with two_replicas.scope():
         policy = make_policy(VECTOR, spaces.Discrete(3), normalize_observation=True, normalize_value=True)

@@ -17,20 +17,21 @@ class OneOfMany(gymnasium.Wrapper):
     Gymnasium merges infos, whatever is in them, and adds `final_obs`, which an info may have as well.
     """
 
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        self._stepped = False
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """The environment's reset.
 
         Raises:
             TypeError: it does not return an observation and an info.
-            ValueError: the observation's structure or shape is not the space's.
+            ValueError: the observation's structure, shape or type is not the space's.
         """
         answer = self.env.reset(seed=seed, options=options)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise TypeError(f"reset of {self.env} must return (observation, info), it returned {answer!r}")
-        leaves, parts = leaf_paths(self.observation_space), flatten(self.observation_space, answer[0])
-        for (_, leaf), part in zip(leaves, parts, strict=True):
-            if np.shape(part) != leaf.shape:
-                raise ValueError(f"reset of {self.env} must return {leaf}, it returned one of shape {np.shape(part)}")
+        self._check("reset", answer[0])
         return answer[0], {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -40,13 +41,26 @@ class OneOfMany(gymnasium.Wrapper):
 
         Raises:
             TypeError: the reward is no number.
+            ValueError: the observation of the first step is not of the space's structure, shape or type.
         """
         observation, reward, terminated, truncated, _ = self.env.step(action)
-        if reward is None or np.ndim(reward):  # type: ignore[arg-type]
+        as_array = np.asarray(reward)
+        if as_array.ndim or as_array.dtype.kind not in "buif":
             raise TypeError(f"its reward must be a number, got {reward!r}")
+        if not self._stepped:
+            self._check("step", observation)
+            self._stepped = True
         if terminated or truncated:
             observation = copy.deepcopy(observation)
         return observation, reward, terminated, truncated, {}
+
+    def _check(self, method: str, observation: Any) -> None:
+        leaves, parts = leaf_paths(self.observation_space), flatten(self.observation_space, observation)
+        for (_, leaf), part in zip(leaves, map(np.asarray, parts), strict=True):
+            if part.shape != leaf.shape:
+                raise ValueError(f"{method} of {self.env} must return {leaf}, it returned one of shape {part.shape}")
+            if not np.can_cast(part.dtype, leaf.dtype or part.dtype, "same_kind"):
+                raise ValueError(f"{method} of {self.env} must return {leaf}, it returned one of {part.dtype}")
 
 
 class LeftOpen(gymnasium.Wrapper):

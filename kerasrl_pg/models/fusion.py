@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.models.preprocessing import CropAndResize, RunningNormalizer
 
 PREPROCESSING = (
@@ -23,6 +24,9 @@ PREPROCESSING = (
     RunningNormalizer,
 )
 """Layers without weights to learn that are the same in training and out of it."""
+
+KNOWN_TO_XLA = (*PREPROCESSING, keras.layers.InputLayer, keras.layers.Flatten, keras.layers.Concatenate)
+"""Layers in front of a `RunningNormalizer`; those of a user's own may do what XLA cannot."""
 
 
 def fuse_preprocessing(model: keras.Model) -> Callable[..., Any]:
@@ -72,6 +76,38 @@ def split_preprocessing(model: keras.Model) -> tuple[keras.Model, keras.Model] |
     try:
         return keras.Model(inputs, encoded), keras.Model(encoded, outputs)
     except ValueError:  # something else reads what is not yet preprocessed
+        return None
+
+
+def encoders_of_normalizers(model: keras.Model) -> list[tuple[RunningNormalizer, keras.Model]]:
+    """Each `RunningNormalizer`, for every place where it stands, with the model from observations to its input there.
+
+    Raises:
+        ValueError: one stands where no path leads to from the observation: in a subclassed model, or a nested one.
+    """
+    found = []
+    for layer in layers_of(model, RunningNormalizer):
+        encoders = [_encoder(model, node.input_tensors[0]) for node in layer._inbound_nodes]
+        known = [encoder for encoder in encoders if encoder is not None]
+        if not known:
+            raise ValueError(
+                f"RunningNormalizer {layer.name!r} must stand in the functional model itself, not in a trunk, a nested "
+                f"or a subclassed model, where its input is not known; it does not in {model.name!r}: see "
+                "actor_critic(..., normalize_observation=True)"
+            )
+        found += [(layer, encoder) for encoder in known]
+    return found
+
+
+def is_known_to_xla(model: keras.Model) -> bool:
+    """Whether XLA can compile all its layers."""
+    return all(isinstance(layer, KNOWN_TO_XLA) for layer in model.layers)
+
+
+def _encoder(model: keras.Model, end: keras.KerasTensor) -> keras.Model | None:
+    try:
+        return keras.Model(model.inputs if len(model.inputs) > 1 else model.input, end)
+    except (AttributeError, ValueError):  # subclassed; no path from the inputs to there
         return None
 
 

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import keras
+import numpy as np
 
 SHOWN = ("episode_return", "best_return", "steps_per_second")
 """Of the log, next to the progress bar."""
@@ -61,7 +62,14 @@ class EvenColumns(keras.callbacks.Callback):
         self._history = history
 
     def on_epoch_end(self, epoch, logs=None):
-        """Fill what another callback left out, or logs for the first time."""
+        """Fill what another callback left out, or logs for the first time.
+
+        Raises:
+            ValueError: one logged what is no number.
+        """
+        for name, value in logs.items():
+            if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
+                raise ValueError(f"callbacks may log numbers, which a history can keep: {name!r} is {value!r}")
         for name, values in self._history.history.items():
             missing = [math.nan] * (len(self._history.epoch) - len(values))
             if name in logs:

@@ -80,9 +80,12 @@ def train(
     hooks.on_train_begin()
     agent.history.epoch = epochs_before
     solved = False
+    gradient_steps = int(agent.optimizer.iterations)
     logs: dict[str, float] = {}
     while agent.steps < steps and not solved and not agent.model.stop_training:
         hooks.on_epoch_begin(epoch)
+        if agent.model.stop_training:
+            break
         end = min(steps, agent.steps + longest)
         logs, solved = _epoch(agent, engine, hooks, end, updates_per_epoch, stop_return)
         if after_epoch is not None:
@@ -90,7 +93,8 @@ def train(
         hooks.on_epoch_end(epoch, logs)
         _forget_what_is_not_known(callbacks)
         epoch += 1
-    agent.optimizer.finalize_variable_values(agent.model.trainable_variables)  # to their average, with use_ema
+    if int(agent.optimizer.iterations) > gradient_steps:  # without one the average is older than the weights, or zeros
+        agent.optimizer.finalize_variable_values(agent.model.trainable_variables)  # to their average, with use_ema
     hooks.on_train_end(logs)
 
 

@@ -361,6 +361,7 @@ def test_the_infos_of_environments_do_not_matter():
     [
         (np.zeros(3), TypeError, r"must return \(observation, info\), it returned array"),
         ((np.zeros(4), {}), ValueError, r"must return Box.*\(3,\).*, it returned one of shape \(4,\)"),
+        ((np.zeros(3, complex), {}), ValueError, r"must return Box.*, it returned one of complex128"),
     ],
 )
 def test_an_environment_whose_reset_breaks_its_word_is_named(answer, error, message):
@@ -375,7 +376,28 @@ def test_an_environment_whose_reset_breaks_its_word_is_named(answer, error, mess
         made(Broken).make_training().reset(seed=0)
 
 
-@pytest.mark.parametrize("reward", [None, np.array([1.0])])
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [(np.zeros(1), "must return Discrete.*it returned one of shape"), (0.5, "must return Discrete.*one of float64")],
+)
+def test_an_environment_whose_step_breaks_its_word_is_named(observation, message):
+    class Broken(gymnasium.Env):
+        observation_space = spaces.Discrete(3)
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            return observation, 0.0, False, False, {}
+
+    environment = made(Broken).make_training()
+    environment.reset(seed=0)
+    with pytest.raises(RuntimeError, match=f"raised ValueError in step 1: step of <Broken.*{message}"):
+        environment.step(np.zeros(8, int))
+
+
+@pytest.mark.parametrize("reward", [None, np.array([1.0]), "1", 1j])
 def test_a_reward_that_is_no_number_is_named(reward):
     class Broken(Counter):
         def step(self, action):

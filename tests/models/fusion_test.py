@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg.models import actor_critic, default_model, nature_conv_trunk, q_network
-from kerasrl_pg.models.fusion import by_xla, fuse_preprocessing, split_preprocessing
+import kerasrl_pg as krl
+from kerasrl_pg.models import RunningNormalizer, actor_critic, default_model, nature_conv_trunk, q_network
+from kerasrl_pg.models.actor_critic import layers_of
+from kerasrl_pg.models.fusion import by_xla, encoders_of_normalizers, fuse_preprocessing, split_preprocessing
 from kerasrl_pg.spaces import map_space
 
 ACTIONS = spaces.Discrete(3)
@@ -165,6 +167,50 @@ def test_a_rounding_to_bfloat16_is_of_the_standardised_pixel_not_of_the_pixel():
         (standardised,) = tf.nest.flatten(run([pixels]))
         assert standardised.dtype == tf.bfloat16
         np.testing.assert_allclose(tf.cast(standardised, tf.float32)[:, 0, 0, 0], [-1, 1], rtol=0.01)
+
+
+def test_a_normalizer_is_found_wherever_it_stands():
+    inputs = {name: keras.Input((2,), name=name) for name in ("far", "near")}
+    shared, other = RunningNormalizer(), RunningNormalizer()
+    far, near = shared(keras.layers.Rescaling(0.5)(inputs["far"])), shared(inputs["near"])
+    model = keras.Model(inputs, keras.layers.Concatenate()([far, near, other(inputs["near"])]))
+    observation = {"far": np.full((1, 2), 8.0, np.float32), "near": np.ones((1, 2), np.float32)}
+    found = [(layer, encoder(observation).numpy().tolist()) for layer, encoder in encoders_of_normalizers(model)]
+    assert found == [(shared, [[4.0, 4.0]]), (shared, [[1.0, 1.0]]), (other, [[1.0, 1.0]])]
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.normalizer = RunningNormalizer()
+
+    def call(self, observation):
+        return self.normalizer(observation)
+
+
+def nested():
+    inputs = keras.Input((2,))
+    return keras.Model(inputs, keras.Sequential([RunningNormalizer(), keras.layers.Dense(1)])(inputs))
+
+
+@pytest.mark.parametrize("make", [Subclassed, nested])
+def test_a_normalizer_whose_input_is_not_known_is_refused(make):
+    with pytest.raises(ValueError, match=r"must stand in the functional model itself.*normalize_observation=True"):
+        encoders_of_normalizers(make())
+
+
+class NotForXla(keras.layers.Layer):
+    def call(self, inputs):
+        return tf.ensure_shape(tf.numpy_function(lambda x: x, [inputs], tf.float32), inputs.shape)
+
+
+def test_layers_of_the_users_before_a_normalizer_need_not_be_known_to_xla():
+    inputs = keras.Input((4,))
+    hidden = RunningNormalizer()(NotForXla()(inputs))
+    model = keras.Model(inputs, {"policy": keras.layers.Dense(2)(hidden), "value": keras.layers.Dense(1)(hidden)})
+    algorithm = krl.A2C(rollout_length=5)
+    agent = krl.fit_agent("CartPole-v1", algorithm, steps=40, model=model, num_envs=2, jit_compile=False, verbose=0)
+    assert float(layers_of(agent.model, RunningNormalizer)[0].count.numpy()) == 40
 
 
 def test_by_xla_compiles_in_a_graph_and_runs_as_it_is_outside_of_one():

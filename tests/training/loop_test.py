@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 import kerasrl_pg as krl
-from kerasrl_pg import training
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import A2C, Reinforce
 from kerasrl_pg.envs.cartpole import CartPole
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models import actor_critic, mlp_trunk
+from kerasrl_pg.training import loop
 from kerasrl_pg.training.graph_engine import GraphEngine
 from kerasrl_pg.training.on_policy import OnPolicyEngine, OnPolicyProgram
 
@@ -41,9 +41,7 @@ def engine():
 
 def train(engine, steps, **arguments):
     """`steps` more environment steps; an update is 10."""
-    training.train(
-        engine.agent, engine, steps=engine.agent.steps + steps, updates_per_epoch=UPDATES_PER_EPOCH, **arguments
-    )
+    loop.train(engine.agent, engine, steps=engine.agent.steps + steps, updates_per_epoch=UPDATES_PER_EPOCH, **arguments)
 
 
 def test_an_epoch_is_a_reporting_interval_and_a_batch_an_update(engine):
@@ -111,9 +109,27 @@ def test_a_callback_ends_training_through_the_model_and_the_next_training_runs_a
     assert engine.agent.steps == start + 120
 
 
+def test_a_callback_may_end_training_as_an_epoch_begins(engine):
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(engine.agent.model, "stop_training", True)
+    )
+    steps, epochs = engine.agent.steps, list(engine.agent.history.epoch)
+    train(engine, 100, callbacks=[stop])
+    assert (engine.agent.steps, engine.agent.history.epoch) == (steps, epochs)
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), "a text", None])
+def test_what_a_callback_logs_must_be_a_number(engine, value):
+    def log(epoch, logs):
+        logs["note"] = value
+
+    with pytest.raises(ValueError, match="callbacks may log numbers, which a history can keep: 'note' is"):
+        train(engine, 10, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=log)])
+
+
 def test_a_budget_that_is_used_up_already_trains_nothing(engine):
     before, weights = engine.agent.steps, engine.agent.model.get_weights()
-    training.train(engine.agent, engine, steps=before, updates_per_epoch=4)
+    loop.train(engine.agent, engine, steps=before, updates_per_epoch=4)
     assert engine.agent.steps == before
     for expected, weight in zip(weights, engine.agent.model.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
@@ -143,7 +159,7 @@ def test_side_by_side_the_steps_of_all_environments_count():
 def test_of_whole_episodes_only_the_steps_that_were_played_count():
     """The time limit has 500 rows; who has ended waits for the longest and takes no steps."""
     engine = make_engine(num_envs=3, algorithm=Reinforce())
-    training.train(engine.agent, engine, steps=1, updates_per_epoch=1)
+    loop.train(engine.agent, engine, steps=1, updates_per_epoch=1)
     log = engine.agent.episodes
     assert engine.agent.steps == sum(log.episode_length) < 500
     expected = [sum(min(row, length) for length in log.episode_length) for row in log.episode_length]
@@ -157,7 +173,7 @@ def test_a_step_that_only_resets_is_no_step_of_the_budget():
     optimizer = keras.optimizers.Adam(0.0)
     agent = Agent(A2C(rollout_length=5), model, optimizer, environment.observation_space, environment.action_space)
     engine = OnPolicyEngine(agent, environment, clip_reward=False, jit_compile=False)
-    training.train(agent, engine, steps=400, updates_per_epoch=10)
+    loop.train(agent, engine, steps=400, updates_per_epoch=10)
     resets = agent.updates * 10 - agent.steps
     assert 0 < resets <= len(agent.episodes)
     assert 400 <= agent.steps < 410
