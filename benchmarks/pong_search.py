@@ -7,8 +7,8 @@
 
 A candidate trains until the mean of its last 100 games passes 20, or its steps are over. The search uses seeds from
 100 on. What was the preset for a while was trained on seeds from 0 on, to the end of its steps: `long`, `1200k`,
-`score-and-field`, `less-entropy` and `more-entropy`; so is the preset itself, by `results.py`. A run that is stopped
-goes on from its checkpoint.
+`score-and-field`, `less-entropy`, `more-entropy` and `128-steps`; so is the preset itself, by `results.py`. A run that
+is stopped goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ The Nature network's strides see 76 and 68 pixels to the end."""
 class Candidate:
     """What is tried; whatever is not named here is as in the preset `pong-fast`."""
 
-    steps: int = 850_000
+    steps: int = 700_000
     num_envs: int = 24
-    rollout_length: int = 128
+    rollout_length: int = 64
     epochs: int = 3
-    num_minibatches: int = 4
+    num_minibatches: int = 2
     discount: float = 0.99
     reward_ends_return: bool = True
     entropy_coef: float = 0.03
@@ -78,7 +78,9 @@ class Candidate:
     """Standardise pixels and value targets by running statistics."""
 
 
-EARLIER: dict[str, Any] = {
+TWICE_AS_LONG: dict[str, Any] = {"rollout_length": 128, "num_minibatches": 4}
+"""Rollouts that the preset had before, with minibatches of the same size."""
+EARLIER: dict[str, Any] = TWICE_AS_LONG | {
     "steps": 1_000_000,
     "reward_ends_return": False,
     "entropy_coef": 0.02,
@@ -86,22 +88,23 @@ EARLIER: dict[str, Any] = {
     "entropy_gone": 1.0,
     "entropy_values": None,
 }
-"""What the preset had before: the same bonus for all states to the end, and returns of many rallies."""
+"""What it had before that: the same bonus for all states to the end, and returns of many rallies."""
 LESS: dict[str, Any] = EARLIER | {"entropy_coef": 0.01}
 LONG: dict[str, Any] = LESS | {"rollout_length": 256, "num_minibatches": 8, "discount": 0.999}
 """What it had at first: longer rollouts, a horizon of a thousand steps instead of a hundred, less entropy."""
-LOSING: dict[str, Any] = {"steps": 750_000, "entropy_held": None, "entropy_gone": 1.0}
+LOSING: dict[str, Any] = TWICE_AS_LONG | {"steps": 750_000, "entropy_held": None, "entropy_gone": 1.0}
 """More exploration where the game is lost, to the end."""
 
 CANDIDATES = {
     "preset": Candidate(),
-    "750k": Candidate(steps=750_000),
-    "600k": Candidate(steps=600_000),
-    "600k-rate": Candidate(steps=600_000, last_rate=0.3, entropy_held=0.4, entropy_gone=0.7),
+    "128-steps": Candidate(**TWICE_AS_LONG, steps=850_000),
+    "750k": Candidate(**TWICE_AS_LONG, steps=750_000),
+    "600k": Candidate(**TWICE_AS_LONG, steps=600_000),
+    "600k-rate": Candidate(**TWICE_AS_LONG, steps=600_000, last_rate=0.3, entropy_held=0.4, entropy_gone=0.7),
     "losing": Candidate(**LOSING),
     "losing-whole-games": Candidate(**LOSING, reward_ends_return=False),
     "points": Candidate(**LESS | {"steps": 700_000, "reward_ends_return": True}, falling_entropy=True),
-    "short": Candidate(**LESS | {"steps": 700_000}, falling_entropy=True, rollout_length=64, num_minibatches=2),
+    "short": Candidate(**LESS | {"steps": 700_000, "rollout_length": 64, "num_minibatches": 2}, falling_entropy=True),
     "more-entropy": Candidate(**EARLIER),
     "less-entropy": Candidate(**LESS),
     "less-entropy-adaptive": Candidate(**LESS | {"steps": 850_000}, learning_rate=3e-4, adaptive_kl=0.01),
@@ -111,12 +114,11 @@ CANDIDATES = {
     "half-width": Candidate(width=0.5),
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(**LESS, crop=FIELD, size=60),
-    "2-epochs": Candidate(epochs=2),
-    "64-steps": Candidate(rollout_length=64, num_minibatches=2),
+    "2-epochs": Candidate(**TWICE_AS_LONG, steps=850_000, epochs=2),
     "32-steps": Candidate(rollout_length=32, num_minibatches=1),
     "plain-inputs": Candidate(normalize=False),
     "16-envs": Candidate(num_envs=16),
-    "48-envs": Candidate(num_envs=48, rollout_length=64),
+    "48-envs": Candidate(num_envs=48, num_minibatches=4),
     "long": Candidate(**LONG),
     "700k-falling-entropy": Candidate(**LONG | {"steps": 700_000}, falling_entropy=True),
     "800k-falling": Candidate(
@@ -157,7 +159,7 @@ def run(
         checkpoint=CHECKPOINTS / f"{name}-{seed}",
         verbose=2,
     )
-    result = result_of(candidate, seed, agent.steps, agent.episodes, agent.history.history["steps_per_second"]) | {
+    result = result_of(candidate, seed, agent.steps, agent.episodes, agent.history.history) | {
         "greedy": agent.evaluate(episodes=32, seed=seed + 1000).mean,
         "training_seconds": seconds_of(agent.history.history),
         "parameters": agent.model.count_params(),
@@ -185,10 +187,11 @@ def preset():
         if settings != as_read(settings_to_json(algorithm)):
             raise typer.BadParameter(f"{path} was trained with other settings than this candidate's: {settings}")
         with open(folder / f"{path.stem}-history.csv") as file:
-            speeds = [float(row["steps_per_second"]) for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        history = {name: [float(row[name]) for row in rows] for name in ("steps", "steps_per_second")}
         episodes = EpisodeLog.from_csv(folder / f"{path.stem}-episodes.csv")
         steps = trained["agent"]["steps"]
-        result = result_of(candidate, trained["seed"], steps, episodes, speeds) | {
+        result = result_of(candidate, trained["seed"], steps, episodes, history) | {
             "greedy": trained["evaluation"]["mean"],
             "training_seconds": trained["training_seconds"],
             "parameters": parameters,
@@ -197,17 +200,26 @@ def preset():
         write("preset", result)
 
 
-def result_of(candidate: Candidate, seed: int, steps: int, episodes: Any, steps_per_second: Any) -> dict[str, Any]:
+def result_of(candidate: Candidate, seed: int, steps: int, episodes: Any, history: dict[str, Any]) -> dict[str, Any]:
     """What a training reached, by its episodes."""
+    reached = episodes.solved_at(TARGET)
     return {
         "candidate": dataclasses.asdict(candidate),
         "seed": seed,
         "steps": steps,
-        "steps_to_target": episodes.solved_at(TARGET),
+        "steps_to_target": reached,
+        "seconds_to_target": None if reached is None else seconds_to(reached, history),
         "steps_to_18": episodes.solved_at(18.0),
         "last_100": episodes.mean_return(),
-        "steps_per_second": float(np.median(steps_per_second)),
+        "steps_per_second": float(np.median(history["steps_per_second"])),
     }
+
+
+def seconds_to(step: int, history: dict[str, Any]) -> float:
+    """How long a training took up to an environment step, compilation included."""
+    steps = np.array([0, *history["steps"]])
+    seconds = np.cumsum([0, *(np.diff(steps) / history["steps_per_second"])])
+    return float(np.interp(step, steps, seconds))
 
 
 def write(name: str, result: dict[str, Any]) -> None:
@@ -290,13 +302,13 @@ Written by `python benchmarks/pong_search.py report`: each line is one training 
 {TARGET:g}, or until its steps were over. Whatever a line does not name is as in the preset `pong-fast`; where it says
 *before*, as in what that was before:
 {{before}}.
-Minutes are those of the training, compilation included; they compare only where the machine was idle before (a load
-near 0).
+Minutes are those of the training, whole and until {TARGET:g} was passed, compilation included; they compare only where
+the machine was idle before (a load near 0).
 
 Greedy is the mean of 32 games or more without chance; where it is not given it was not played.
 
-| run | what differs | parameters | steps | 18 / {TARGET:g} after | last 100 | greedy | steps/s | minutes | load |
-|---|---|---|---|---|---|---|---|---|---|"""
+| run | differs | weights | steps | 18 / {TARGET:g} at | last 100 | greedy | steps/s | minutes | to {TARGET:g} | load |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def as_read(facts: dict[str, Any]) -> dict[str, Any]:
@@ -329,6 +341,7 @@ def line_of(name: str, result: dict) -> str:
         f"{result['greedy']:.1f}" if "greedy" in result else "",
         f"{result['steps_per_second']:,.0f}",
         f"{result['training_seconds'] / 60:.1f}",
+        f"{result['seconds_to_target'] / 60:.1f}" if result.get("seconds_to_target") else "",
         "" if result["load_before"] is None else f"{result['load_before']:.1f}",
     ]
     return f"| {' | '.join(cells)} |"
