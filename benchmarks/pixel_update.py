@@ -55,7 +55,7 @@ operation, *fused* one XLA program; a gradient step is forward, backward, clippi
 
 | batch | preprocessing: plain | fused | forward: fused | step: plain | preprocessing fused | Adam fused as well |
 |---|---|---|---|---|---|---|"""
-ROLLOUT = (64, 24)
+ROLLOUT = (128, 24)
 """Steps and games of `pong-fast`."""
 STATISTICS_HEADER = f"""
 ## Running statistics

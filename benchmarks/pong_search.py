@@ -7,8 +7,8 @@
 
 A candidate trains until the mean of its last 100 games passes 20, or its steps are over. The search uses seeds from
 100 on. What was the preset for a while was trained on seeds from 0 on, to the end of its steps: `long`, `1200k`,
-`score-and-field`, `less-entropy`, `more-entropy` and `128-steps`; so is the preset itself, by `results.py`. A run that
-is stopped goes on from its checkpoint.
+`score-and-field`, `less-entropy`, `more-entropy` and `64-steps-700k`; so is the preset itself, by `results.py`. A run
+that is stopped goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ The Nature network's strides see 76 and 68 pixels to the end."""
 class Candidate:
     """What is tried; whatever is not named here is as in the preset `pong-fast`."""
 
-    steps: int = 700_000
+    steps: int = 850_000
     num_envs: int = 24
-    rollout_length: int = 64
+    rollout_length: int = 128
     epochs: int = 3
-    num_minibatches: int = 2
+    num_minibatches: int = 4
     discount: float = 0.99
     reward_ends_return: bool = True
     entropy_coef: float = 0.03
@@ -78,9 +78,7 @@ class Candidate:
     """Standardise pixels and value targets by running statistics."""
 
 
-TWICE_AS_LONG: dict[str, Any] = {"rollout_length": 128, "num_minibatches": 4}
-"""Rollouts that the preset had before, with minibatches of the same size."""
-EARLIER: dict[str, Any] = TWICE_AS_LONG | {
+EARLIER: dict[str, Any] = {
     "steps": 1_000_000,
     "reward_ends_return": False,
     "entropy_coef": 0.02,
@@ -88,19 +86,18 @@ EARLIER: dict[str, Any] = TWICE_AS_LONG | {
     "entropy_gone": 1.0,
     "entropy_values": None,
 }
-"""What it had before that: the same bonus for all states to the end, and returns of many rallies."""
+"""What the preset had before: the same bonus for all states to the end, and returns of many rallies."""
 LESS: dict[str, Any] = EARLIER | {"entropy_coef": 0.01}
 LONG: dict[str, Any] = LESS | {"rollout_length": 256, "num_minibatches": 8, "discount": 0.999}
 """What it had at first: longer rollouts, a horizon of a thousand steps instead of a hundred, less entropy."""
-LOSING: dict[str, Any] = TWICE_AS_LONG | {"steps": 750_000, "entropy_held": None, "entropy_gone": 1.0}
+LOSING: dict[str, Any] = {"steps": 750_000, "entropy_held": None, "entropy_gone": 1.0}
 """More exploration where the game is lost, to the end."""
 
 CANDIDATES = {
     "preset": Candidate(),
-    "128-steps": Candidate(**TWICE_AS_LONG, steps=850_000),
-    "750k": Candidate(**TWICE_AS_LONG, steps=750_000),
-    "600k": Candidate(**TWICE_AS_LONG, steps=600_000),
-    "600k-rate": Candidate(**TWICE_AS_LONG, steps=600_000, last_rate=0.3, entropy_held=0.4, entropy_gone=0.7),
+    "750k": Candidate(steps=750_000),
+    "600k": Candidate(steps=600_000),
+    "600k-rate": Candidate(steps=600_000, last_rate=0.3, entropy_held=0.4, entropy_gone=0.7),
     "losing": Candidate(**LOSING),
     "losing-whole-games": Candidate(**LOSING, reward_ends_return=False),
     "points": Candidate(**LESS | {"steps": 700_000, "reward_ends_return": True}, falling_entropy=True),
@@ -114,11 +111,13 @@ CANDIDATES = {
     "half-width": Candidate(width=0.5),
     "64-pixels": Candidate(size=64),
     "field-60": Candidate(**LESS, crop=FIELD, size=60),
-    "2-epochs": Candidate(**TWICE_AS_LONG, steps=850_000, epochs=2),
+    "2-epochs": Candidate(epochs=2),
+    "64-steps": Candidate(rollout_length=64, num_minibatches=2),
+    "64-steps-700k": Candidate(steps=700_000, rollout_length=64, num_minibatches=2),
     "32-steps": Candidate(rollout_length=32, num_minibatches=1),
     "plain-inputs": Candidate(normalize=False),
     "16-envs": Candidate(num_envs=16),
-    "48-envs": Candidate(num_envs=48, num_minibatches=4),
+    "48-envs": Candidate(num_envs=48, rollout_length=64),
     "long": Candidate(**LONG),
     "700k-falling-entropy": Candidate(**LONG | {"steps": 700_000}, falling_entropy=True),
     "800k-falling": Candidate(

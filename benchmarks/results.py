@@ -104,7 +104,7 @@ ROWS = {
     "grid-dqn-obstacle": grid_row("grid-dqn", "obstacle"),
     **{f"grid-{name}": grid_row(f"grid-{name}", "obstacle") for name in VARIANTS[1:]},
     "pong-fast": Row(
-        preset="pong-fast", seeds=(0, 1, 2), steps=700_000, target=20.0, save_policy=True, checkpoint=True
+        preset="pong-fast", seeds=(0, 1, 2), steps=850_000, target=20.0, save_policy=True, checkpoint=True
     ),
     "pong-ppo": Row(
         preset="pong-ppo", seeds=(0,), steps=3_000_000, target=-20.0, judged_by="training", checkpoint=True

@@ -138,9 +138,9 @@ def _pong_fast(steps: int, num_envs: int) -> Settings:
     # Pong is played point by point, each a rally of a hundred steps or so. Rallies that are won need no more
     # exploration; those that are lost do, and some only many equal actions in a row would win (docs/performance.md).
     algorithm = PPO(
-        rollout_length=64,
+        rollout_length=128,
         epochs=3,
-        num_minibatches=2,
+        num_minibatches=4,
         discount=0.99,
         reward_ends_return=True,
         clip_epsilon=0.2,
@@ -245,7 +245,7 @@ PRESETS: dict[str, Preset] = {
         env="ALE/Pong-v5",
         algorithm="ppo",
         num_envs=24,
-        steps=700_000,
+        steps=850_000,
         build=_pong_fast,
         source="tuned for two cores: all standardised, large steps, a near horizon, exploration where it loses",
     ),
