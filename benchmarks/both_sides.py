@@ -43,8 +43,7 @@ def our_settings(task: Task, steps: int) -> tuple[Any, Any]:
 
     from kerasrl_pg.algorithms import ALGORITHMS
     from kerasrl_pg.optimizers import RMSpropFromOne
-    from kerasrl_pg.presets import linear_to_zero
-    from kerasrl_pg.settings import adam, fused_adam
+    from kerasrl_pg.settings import adam, fused_adam, linear_to_zero
 
     settings = dict(task.settings)
     if task.epsilon is not None:

@@ -230,8 +230,7 @@ def write(name: str, result: dict[str, Any]) -> None:
 def settings_of(candidate: Candidate):
     """The candidate's algorithm and optimizer."""
     import kerasrl_pg as krl
-    from kerasrl_pg.presets import gradient_steps_of, late_to_zero, linear_to_zero
-    from kerasrl_pg.settings import fused_adam, linear
+    from kerasrl_pg.settings import fused_adam, gradient_steps_of, late_to_zero, linear, linear_to_zero
 
     algorithm = krl.PPO(
         rollout_length=candidate.rollout_length,

@@ -48,7 +48,7 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     return _within(optimizer)._learning_rate
 
 
-def gradient_steps_of(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+def gradients_seen_by(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     """How many gradients it was given, as its own schedules count; `iterations` counts those that it gathered, once."""
     return _within(optimizer)._iterations
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.any_optimizer import fresh_copy, gradient_steps_of, learning_rate_of
+from kerasrl_pg.any_optimizer import fresh_copy, gradients_seen_by, learning_rate_of
 from kerasrl_pg.checks import as_integer, as_switch
 from kerasrl_pg.envs.make import Environment, EnvLike, GameProtocol, make_env, options_of, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -227,7 +227,7 @@ def check_learning_rate_lasts(agent: Agent, steps: int, *, resumed: bool) -> Non
     steps there will be is judged by those so far, but for whole episodes, of which the first ones are short.
     """
     schedule = learning_rate_of(agent.optimizer)
-    done, left = int(keras.ops.convert_to_numpy(gradient_steps_of(agent.optimizer))), steps - agent.steps
+    done, left = int(keras.ops.convert_to_numpy(gradients_seen_by(agent.optimizer))), steps - agent.steps
     if done == 0 or left <= 0 or not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return
     begin, end = 0 if resumed else done, done if agent.algorithm.rollout_length is None else done * steps / agent.steps

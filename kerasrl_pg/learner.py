@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops, seeding
-from kerasrl_pg.any_optimizer import gradient_steps_of, learning_rate_of
+from kerasrl_pg.any_optimizer import gradients_seen_by, learning_rate_of
 from kerasrl_pg.metrics import MOST_METRICS, pack_metrics, unpack_metrics
 from kerasrl_pg.models.actor_critic import layers_of, with_own_losses
 from kerasrl_pg.models.fusion import by_xla, encoders_of_normalizers, is_known_to_xla
@@ -241,7 +241,7 @@ class Learner:
     ) -> tf.Tensor:
         """A hyperparameter that may follow a schedule, at step `at`: by default the number of gradient steps so far."""
         if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-            at = tf.convert_to_tensor(gradient_steps_of(self.optimizer)) if at is None else at
+            at = tf.convert_to_tensor(gradients_seen_by(self.optimizer)) if at is None else at
             return tf.cast(value(at), tf.float32)
         return tf.constant(value, tf.float32)
 

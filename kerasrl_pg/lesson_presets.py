@@ -11,7 +11,7 @@ from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, CrossEntropy, PolicyGradient, Reinforce
 from kerasrl_pg.models import actor_critic, mlp_trunk, nature_conv_trunk
 from kerasrl_pg.optimizers import RMSpropFromOne
-from kerasrl_pg.settings import TORCH_EPSILON, ModelBuilder, Preset, Settings, adam, fused_adam, linear
+from kerasrl_pg.settings import TORCH_EPSILON, ModelBuilder, Preset, Settings, adam, fused_adam, linear_to_zero
 
 LESSON = "a lesson on policy-based methods"
 LAB = "a laboratory on the policy gradient"
@@ -102,7 +102,7 @@ def _lab(baseline):
 
 def _pong_a2c(steps: int, num_envs: int) -> Settings:
     algorithm = A2C(rollout_length=4)
-    rate = linear(7e-4, 0.0, steps // (4 * num_envs))
+    rate = linear_to_zero(7e-4, steps, num_envs, algorithm)
     model = functools.partial(standardized_convolutions, head_units=(512,))
     return Settings(algorithm=algorithm, optimizer=fused_adam(rate), model=model, mixed_precision="auto")
 

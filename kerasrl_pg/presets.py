@@ -3,83 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from gymnasium import spaces
-from keras.optimizers.schedules import CosineDecay, PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import A2C, DQN, NFQ, PPO, CrossEntropy, PolicyGradient, Reinforce
 from kerasrl_pg.envs.doom import DoomProtocol
 from kerasrl_pg.lesson_presets import LESSON_PRESETS, standardized_convolutions
 from kerasrl_pg.models import actor_critic, mlp_trunk, q_network
-from kerasrl_pg.settings import Preset, Settings, adam, fused_adam, linear
+from kerasrl_pg.settings import Preset, Settings, adam, fused_adam, late_to_zero, linear_to_zero
 from kerasrl_pg.value_presets import VALUE_PRESETS
-
-
-def linear_to_zero(start: float, steps: int, num_envs: int, algorithm: PPO | A2C) -> PolynomialDecay:
-    """A schedule from `start` to 0 over all gradient steps of a training.
-
-    Args:
-        start: the first value.
-        steps: environment steps of the training.
-        num_envs: environments side by side.
-        algorithm: whose rollout, epochs and minibatches say how many gradient steps that makes.
-
-    Raises:
-        ValueError: it learns from whole episodes: how many there will be nobody knows.
-
-    Example:
-        >>> float(linear_to_zero(0.2, 1000, 1, PPO(rollout_length=100, epochs=1, num_minibatches=1))(5))
-        0.1...
-    """
-    return linear(start, 0.0, gradient_steps_of(steps, num_envs, algorithm))
-
-
-def late_to_zero(
-    start: float, steps: int, num_envs: int, algorithm: PPO | A2C, *, held: float = 0.5, gone: float = 0.85
-) -> CosineDecay:
-    """A schedule that stays at `start` at first and is 0 before a training ends.
-
-    Args:
-        start: the first value.
-        steps: environment steps of the training.
-        num_envs: environments side by side.
-        algorithm: as in `linear_to_zero`.
-        held: the share of the gradient steps for which it stays.
-        gone: the share after which it is 0.
-
-    Raises:
-        ValueError: as `linear_to_zero`.
-
-    Example:
-        >>> late = late_to_zero(0.2, 2000, 1, PPO(rollout_length=100, epochs=1, num_minibatches=1))
-        >>> [round(float(late(step)), 2) for step in (0, 10, 14, 17, 20)]
-        [0.2, 0.2, 0.08, 0.0, 0.0]
-    """
-    gradient_steps = gradient_steps_of(steps, num_envs, algorithm)
-    last_held, first_gone = round(held * gradient_steps), round(gone * gradient_steps)
-    return CosineDecay(start, first_gone - last_held, warmup_target=start, warmup_steps=last_held)
-
-
-def gradient_steps_of(steps: int, num_envs: int, algorithm: PPO | A2C) -> int:
-    """How many gradient steps a training takes.
-
-    Raises:
-        ValueError: it learns from whole episodes: how many there will be nobody knows.
-
-    Example:
-        >>> gradient_steps_of(1000, 1, PPO(rollout_length=100, epochs=3, num_minibatches=2))
-        60
-    """
-    if algorithm.rollout_length is None:
-        raise ValueError("a schedule needs an algorithm whose rollout_length is a number, got None")
-    updates = math.ceil(steps / (algorithm.rollout_length * num_envs))
-    per_update = algorithm.epochs * algorithm.num_minibatches if isinstance(algorithm, PPO) else 1
-    return updates * per_update
 
 
 def _cartpole_ppo(steps: int, num_envs: int) -> Settings:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kerasrl_pg.any_optimizer import gradient_steps_of
+from kerasrl_pg.any_optimizer import gradients_seen_by
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.actor_critic import with_own_losses
 from kerasrl_pg.types import Metrics, Transitions
@@ -32,7 +32,7 @@ class QLearner:
         """Copy the weights to the frozen network if the number of gradient steps so far is a multiple of `every`."""
         if self.target is None or every is None:
             return
-        steps = tf.convert_to_tensor(gradient_steps_of(self.learner.optimizer))
+        steps = tf.convert_to_tensor(gradients_seen_by(self.learner.optimizer))
         tf.cond(tf.equal(steps % every, 0), self.copy_to_target, lambda: None)
 
     def copy_to_target(self) -> None:

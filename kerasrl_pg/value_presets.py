@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import keras
 from gymnasium import spaces
-from keras.optimizers.schedules import PolynomialDecay
 
 from kerasrl_pg import seeding
 from kerasrl_pg.algorithms import DQN, NFQ, Prioritized
 from kerasrl_pg.envs.atari import AtariProtocol
 from kerasrl_pg.models import PatchConv2D, dueling_q_network, mlp_trunk, nature_conv_trunk, q_network
-from kerasrl_pg.settings import TORCH_EPSILON, ModelBuilder, Preset, Settings, adam, fused_adam, linear
+from kerasrl_pg.settings import TORCH_EPSILON, ModelBuilder, Preset, Settings, adam, fused_adam, linear, linear_to_zero
 
 ZOO = "Stable-Baselines3 zoo, dqn.yml"
 PONG = "a study of Pong by value and by policy"
@@ -87,11 +86,6 @@ def grid_trunk(seed: int) -> keras.Model:
     )
 
 
-def falling_rate(start: float, steps: int, num_envs: int, algorithm: DQN | NFQ) -> PolynomialDecay:
-    """A learning rate that falls to 0 over the gradient steps of a training that need not wait for its replay."""
-    return linear(start, 0.0, steps // (algorithm.rollout_length * num_envs) * algorithm.gradient_steps)
-
-
 def _cartpole(name: str) -> Callable[[int, int], Settings]:
     def build(steps: int, num_envs: int) -> Settings:
         algorithm = DQN(
@@ -106,7 +100,7 @@ def _cartpole(name: str) -> Callable[[int, int], Settings]:
             huber_delta=None,
             max_gradient_norm=10.0,
         )
-        rate = falling_rate(1e-3, steps, num_envs, algorithm)
+        rate = linear_to_zero(1e-3, steps, num_envs, algorithm)
         model = network_of(name, lambda seed: mlp_trunk((128, 128), activation="relu", seed=seed))
         return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=model)
 
@@ -136,7 +130,7 @@ def _grid_nfq(steps: int, num_envs: int) -> Settings:
         discount=0.9,
         epsilon=linear(1.0, 0.6, steps),
     )
-    rate = falling_rate(1e-3, steps, num_envs, algorithm)
+    rate = linear_to_zero(1e-3, steps, num_envs, algorithm)
     return Settings(algorithm=algorithm, optimizer=adam(rate), model=network_of("dqn", small_trunk))
 
 
@@ -152,7 +146,7 @@ def _grid(name: str) -> Callable[[int, int], Settings]:
             # With the tutorial's 0.25 alone, some cells are seen too rarely to be learned.
             epsilon=linear(1.0, 0.25, steps // 2),
         )
-        rate = falling_rate(5e-4, steps, num_envs, algorithm)
+        rate = linear_to_zero(5e-4, steps, num_envs, algorithm)
         return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=grid_network_of(name))
 
     return build

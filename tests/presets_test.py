@@ -20,8 +20,9 @@ from kerasrl_pg.envs.make import find_spec, make_env
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.policies import policy_of
-from kerasrl_pg.presets import DEFAULTS, PRESETS, linear_to_zero
+from kerasrl_pg.presets import DEFAULTS, PRESETS
 from kerasrl_pg.saving import settings_to_json
+from kerasrl_pg.settings import linear_to_zero
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
