@@ -9,6 +9,7 @@ from typing import Protocol
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.training.callbacks import EvenColumns
@@ -80,7 +81,7 @@ def train(
     hooks.on_train_begin()
     agent.history.epoch = epochs_before
     solved = False
-    gradient_steps = int(agent.optimizer.iterations)
+    gradient_steps = _gradient_steps(agent)
     logs: dict[str, float] = {}
     while agent.steps < steps and not solved and not agent.model.stop_training:
         hooks.on_epoch_begin(epoch)
@@ -93,9 +94,13 @@ def train(
         hooks.on_epoch_end(epoch, logs)
         _forget_what_is_not_known(callbacks)
         epoch += 1
-    if int(agent.optimizer.iterations) > gradient_steps:  # without one the average is older than the weights, or zeros
+    if _gradient_steps(agent) > gradient_steps:  # without one the average is older than the weights, or zeros
         agent.optimizer.finalize_variable_values(agent.model.trainable_variables)  # to their average, with use_ema
     hooks.on_train_end(logs)
+
+
+def _gradient_steps(agent: Agent) -> int:
+    return int(tf.convert_to_tensor(agent.optimizer.iterations))
 
 
 def _forget_what_is_not_known(callbacks: Sequence[keras.callbacks.Callback]) -> None:
