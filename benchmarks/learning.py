@@ -120,13 +120,8 @@ def report():
         means = {side: stored_means(name, side) for side in ("ours", "sb3")}
         if all(len(values) == len(SEEDS) for values in means.values()):
             ours, peer = (interquartile_mean(values) for values in means.values())
-            verdict = (
-                "overlap"
-                if ours.low <= peer.high and peer.low <= ours.high
-                else "above"
-                if ours.value > peer.value
-                else "below"
-            )
+            overlap = ours.low <= peer.high and peer.low <= ours.high
+            verdict = "overlap" if overlap else "above" if ours.value > peer.value else "below"
             cells = [name, task.env, f"{steps:,}", len(means["ours"]), shown(ours), shown(peer), verdict]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     (HERE / "results" / "learning.md").write_text("\n".join(lines) + "\n")

@@ -101,7 +101,7 @@ CANDIDATES = {
     "losing": Candidate(**LOSING),
     "losing-whole-games": Candidate(**LOSING, reward_ends_return=False),
     "points": Candidate(**LESS | {"steps": 700_000, "reward_ends_return": True}, falling_entropy=True),
-    "short": Candidate(**LESS | {"steps": 700_000, "rollout_length": 64, "num_minibatches": 2}, falling_entropy=True),
+    "short": Candidate(**LESS | {"steps": 700_000}, falling_entropy=True, rollout_length=64, num_minibatches=2),
     "more-entropy": Candidate(**EARLIER),
     "less-entropy": Candidate(**LESS),
     "less-entropy-adaptive": Candidate(**LESS | {"steps": 850_000}, learning_rate=3e-4, adaptive_kl=0.01),
