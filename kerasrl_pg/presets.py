@@ -56,7 +56,7 @@ def _acrobot_ppo(steps: int, num_envs: int) -> Settings:
 def _pendulum_ppo(steps: int, num_envs: int) -> Settings:
     # Whole episodes in a rollout: all environments started together, so a shorter one would see only some phases.
     algorithm = PPO(rollout_length=200, epochs=10, num_minibatches=20, discount=0.95, entropy_coef=0.0)
-    optimizer = adam(linear_to_zero(2e-3, steps, num_envs, algorithm))
+    optimizer = adam(linear_to_zero(1e-3, steps, num_envs, algorithm))
     return Settings(algorithm=algorithm, optimizer=optimizer, model=_normalized_model)
 
 

@@ -6,6 +6,7 @@ Seeds stay non-negative: from a negative one, XLA and the rest of TensorFlow dra
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,18 +51,22 @@ def _derived(seed: tf.Tensor, index: tf.Tensor, salt: int) -> tf.Tensor:
     """
     if tf.executing_eagerly():  # one by one, the same operations take TensorFlow 1.5 ms and NumPy 50 µs
         with np.errstate(over="ignore"):
-            pair = _hashed_pair(seed.numpy().astype(np.uint32), index.numpy().astype(np.uint32), salt, np)
+            seed, index = seed.numpy().astype(np.uint32), index.numpy().astype(np.uint32)[..., None]
+            pair = _hashed_pair(seed, index, salt, np, lambda words: np.moveaxis(words, -1, 0))
         return tf.constant(np.stack(pair, axis=-1).astype(np.int32))
-    pair = _hashed_pair(tf.unstack(tf.cast(seed, tf.uint32)), tf.cast(index, tf.uint32), salt, tf.bitwise)
+    seed, index = tf.cast(seed, tf.uint32), tf.expand_dims(tf.cast(index, tf.uint32), -1)
+    pair = _hashed_pair(seed, index, salt, tf.bitwise, lambda words: tf.unstack(words, axis=-1))
     return tf.cast(tf.stack(pair, axis=-1), tf.int32)
 
 
-def _hashed_pair(seed: Any, index: Any, salt: int, bits: Any) -> tuple[Any, Any]:
-    """Two 31-bit words; `bits` has `bitwise_xor` and `right_shift` for the kind of array that is handed in."""
-    first, second = seed
-    index = index * np.uint32(4) + np.uint32(salt)
-    first = _hash(first + _hash(index, bits), bits)
-    second = _hash(second + _hash(index + np.uint32(0x9E3779B9), bits), bits)
+def _hashed_pair(seed: Any, index: Any, salt: int, bits: Any, unstack: Callable) -> tuple[Any, Any]:
+    """Two 31-bit words of a seed [2] for each index [..., 1].
+
+    `bits` has `bitwise_xor` and `right_shift` for the kind of array that is handed in; `unstack` takes its last axis
+    apart. What can be done for both words at once is: every operation of a graph takes time to trace.
+    """
+    indices = index * np.uint32(4) + np.array([salt, salt + 0x9E3779B9], np.uint32)
+    first, second = unstack(_hash(seed + _hash(indices, bits), bits))
     first = _hash(first + second, bits)
     second = _hash(second + first, bits)
     return bits.right_shift(first, np.uint32(1)), bits.right_shift(second, np.uint32(1))
@@ -72,6 +77,6 @@ def _hash(x: Any, bits: Any) -> Any:
 
     Source: Wellons, "Prospecting for Hash Functions" (2018), the function `lowbias32`.
     """
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = bits.bitwise_xor(x, bits.right_shift(x, np.uint32(shift))) * np.uint32(factor)
-    return x
+    return bits.bitwise_xor(x, bits.right_shift(x, np.uint32(16)))

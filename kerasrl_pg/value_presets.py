@@ -223,7 +223,7 @@ def _presets_of_variants() -> dict[str, Preset]:
             env="kerasrl_pg/GridWorld-v0",
             algorithm="dqn",
             num_envs=1,
-            steps=30_000,
+            steps=40_000,
             build=_grid(name),
             source=f"{TUTORIAL}; more exploration at first, a falling learning rate",
             env_options=GRID_OPTIONS,
