@@ -1,4 +1,4 @@
-# Everything a fresh machine needs is Python 3.11+, git and make: each target installs what it uses into .venv, once.
+# Everything a fresh machine needs is Python 3.11 to 3.13, git and make: each target installs what it uses into .venv, once.
 # Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -62,9 +62,9 @@ clean:  ## remove caches and build products; runs/ and .venv stay
 
 .venv/.created:
 	@command -v $(PYTHON) >/dev/null || \
-	    { echo "error: there is no $(PYTHON); install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	    { echo "error: there is no $(PYTHON); install Python 3.11 to 3.13, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	    { echo "error: Python 3.11 to 3.13 is needed, for which TensorFlow has wheels; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	@touch $@
 

@@ -72,7 +72,7 @@ def _pong_ppo(steps: int, num_envs: int) -> Settings:
 
 def _pong_fast(steps: int, num_envs: int) -> Settings:
     # Pong is played point by point, each a rally of a hundred steps or so. Rallies that are won need no more
-    # exploration; those that are lost do, and some only many equal actions in a row would win (docs/performance.md).
+    # exploration; those that are lost do, and some only many equal actions in a row would win (docs/pong.md).
     algorithm = PPO(
         rollout_length=128,
         epochs=3,

@@ -1,6 +1,7 @@
 """The command line: what each command leaves behind, and how it says no."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -12,7 +13,14 @@ import pytest
 import kerasrl_pg as krl
 from kerasrl_pg import demo
 from kerasrl_pg.cli import main
+from kerasrl_pg.fit import fit_agent
 from kerasrl_pg.presets import PRESETS
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Trainings whose files and messages matter: XLA's compilation would take most of the time."""
+    monkeypatch.setattr("kerasrl_pg.fit.fit_agent", functools.partial(fit_agent, jit_compile=False))
 
 
 def test_help_does_not_wait_for_tensorflow():
@@ -24,6 +32,7 @@ print('tensorflow' in sys.modules)"""
     assert process.stdout.endswith("False\n")
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_fit_writes_what_evaluate_and_play_read(tmp_path, capfd):
     outputs = {name: tmp_path / "new" / file for name, file in [
         ("save", "agent"), ("export", "policy"), ("csv", "episodes.csv"), ("plot", "curve.png"),
@@ -67,12 +76,14 @@ def test_what_exists_is_refused_before_training(option, tmp_path, capfd):
     assert capfd.readouterr().err.startswith(f"error: {existing} exists already")
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_a_training_in_which_no_episode_ended_has_no_curve_and_succeeds(tmp_path, capfd):
     assert main(["fit", "Pendulum-v1", "a2c", "--steps", "40", "--plot", str(tmp_path / "curve.png")]) == 0
     assert "learning curve: none, for no episode has ended" in capfd.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_without_steps_a_preset_says_how_many(monkeypatch, capfd):
     short = {"lab-policy-gradient": 64, "cartpole-a2c": 256}
     for name, steps in short.items():
@@ -96,6 +107,7 @@ def test_without_steps_and_a_preset_they_are_asked_for(arguments, message, capfd
     assert capfd.readouterr().err.startswith(message)
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_a_training_goes_on_from_its_checkpoint(tmp_path, capfd):
     checkpoint = tmp_path / "new" / "checkpoint"
     arguments = ["fit", "CartPole-v1", "lab-policy-gradient", "--checkpoint", str(checkpoint)]
@@ -126,7 +138,7 @@ def test_help_says_what_there_is(capfd):
 def test_list_names_algorithms_presets_and_graph_environments(capfd):
     assert main(["list"]) == 0
     out = capfd.readouterr().out
-    for word in ("  reinforce\n", "  cartpole-ppo: CartPole-v1, ppo, 100,000 steps\n", "  Acrobot-v1\n"):
+    for word in ("  reinforce\n", "  cartpole-ppo: CartPole-v1, ppo, 100,000 steps; settings from: Stable-Baselines3 zoo, ppo.yml\n", "  Acrobot-v1\n"):
         assert word in out
 
 
@@ -170,6 +182,7 @@ class Broken(gymnasium.Env):
         return np.zeros(2, np.float32), 0.0, False, False, {}
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_an_environment_that_raises_is_one_line_too(monkeypatch, capfd):
     spec = gymnasium.envs.registration.EnvSpec("Broken-v0", entry_point=Broken)
     monkeypatch.setitem(gymnasium.registry, "Broken-v0", spec)
@@ -187,6 +200,7 @@ def test_somebody_elses_runtime_error_keeps_its_traceback(monkeypatch):
         main(["demo"])
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_files_may_be_put_into_the_agents_directory(tmp_path):
     agent, csv, policy = tmp_path / "a" / "agent", tmp_path / "a" / "agent" / "x" / "episodes.csv", tmp_path / "policy"
     options = ["--save", str(agent), "--csv", str(csv), "--export", str(policy), "--plot", str(policy / "curve.svg")]

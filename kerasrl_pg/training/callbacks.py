@@ -103,7 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class StopAtReturn(keras.callbacks.Callback):
-    """Ends training after the first epoch whose return is above a bar.
+    """Ends training after the first epoch whose return reaches a bar.
 
     Args:
         value: the bar, in the environment's units.
@@ -127,17 +127,17 @@ class StopAtReturn(keras.callbacks.Callback):
         self._value = value
         self._monitor = monitor
         self.stopped_epoch: int | None = None
-        """Number of the epoch that passed the bar, from 0; None as long as none has."""
+        """Number of the epoch that reached the bar, from 0; None as long as none has."""
 
     def on_train_begin(self, logs=None):
         """Forget an earlier training."""
         self.stopped_epoch = None
 
     def on_epoch_end(self, epoch, logs=None):
-        """Stop if the bar is passed."""
+        """Stop if the bar is reached."""
         logs = logs or {}
         if self._monitor not in logs:
             raise ValueError(f"StopAtReturn: monitor must be one of {', '.join(logs)}, got {self._monitor!r}")
-        if logs[self._monitor] > self._value:
+        if logs[self._monitor] >= self._value:
             self.stopped_epoch = epoch
             self.model.stop_training = True

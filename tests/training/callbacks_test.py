@@ -163,8 +163,8 @@ def test_terminate_on_nan_ends_a_training_that_diverged(capsys):
     assert all("Invalid loss, terminating training" in line for line in lines)  # Keras' own; verbose=0 adds none
 
 
-def test_a_stop_at_a_return_ends_training_after_the_first_epoch_above_the_bar():
-    stop = krl.StopAtReturn(monitor="episodes", value=0)
+def test_a_stop_at_a_return_ends_training_after_the_first_epoch_that_reaches_the_bar():
+    stop = krl.StopAtReturn(monitor="episodes", value=1)
     agent = fit(10_000, stop)
     assert [count > 0 for count in agent.history.history["episodes"]] == [False] * (len(agent.history.epoch) - 1) + [
         True
@@ -172,12 +172,12 @@ def test_a_stop_at_a_return_ends_training_after_the_first_epoch_above_the_bar():
     assert stop.stopped_epoch == agent.history.epoch[-1]
 
 
-def test_to_reach_the_bar_is_not_to_pass_it():
-    stop = krl.StopAtReturn(value=180)
+def test_the_highest_return_that_there_is_can_be_a_bar():
+    stop = krl.StopAtReturn(value=500)
     stop.set_model(keras.Sequential())
-    stop.on_epoch_end(3, {"eval_return": 180.0})
+    stop.on_epoch_end(3, {"eval_return": 499.9})
     assert stop.stopped_epoch is None
-    stop.on_epoch_end(4, {"eval_return": 180.1})
+    stop.on_epoch_end(4, {"eval_return": 500.0})
     assert stop.stopped_epoch == 4
     assert stop.model.stop_training
 
