@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import os
@@ -17,12 +18,12 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import export, ops, seeding
-from kerasrl_pg.any_optimizer import check_can_be_saved, described
+from kerasrl_pg.any_optimizer import check_can_be_saved, check_fits_replicas, described
 from kerasrl_pg.checks import as_integer
 from kerasrl_pg.direct_calls import called_directly
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE
-from kerasrl_pg.episode_log import EpisodeLog
+from kerasrl_pg.episode_log import WINDOW, EpisodeLog
 from kerasrl_pg.evaluate import Evaluation, evaluate_policy
 from kerasrl_pg.learner import Learner
 from kerasrl_pg.models.fusion import for_training
@@ -72,6 +73,7 @@ class Agent:
         seed: int = 0,
         strategy: tf.distribute.Strategy | None = None,
     ):
+        check_fits_replicas(optimizer, strategy)
         self.algorithm = algorithm
         self.model = model
         self.optimizer = optimizer
@@ -110,10 +112,17 @@ class Agent:
         self.model.compile(optimizer=optimizer)
 
     def move_to(self, environment: Environment) -> None:
-        """Go on in `environment`; what was seen of one with another id, protocol or options is forgotten."""
-        before = self.describe()
+        """Go on in `environment`; what was seen of another, or with another protocol or options, is forgotten."""
+        known, before = self.environment, self.describe()
         self.environment = environment
+        if known is not None and not known.is_like(environment):
+            self.forget_environment()
         self.forget_another(before)
+
+    def has_reached(self, episode_return: float) -> bool:
+        """Whether the last 100 episodes average so much, all of its present environment."""
+        before = bisect.bisect_right(self.episodes.step, self.replay_begun_at[0])
+        return len(self.episodes) - before >= WINDOW and self.episodes.mean_return() >= episode_return
 
     def forget_another(self, description: dict[str, Any]) -> None:
         """Forget what was seen, if the `description` of who saw it names another environment than the present one."""
@@ -132,7 +141,7 @@ class Agent:
         self.replay: Any = None
         """What environments outside the graph have seen, if the algorithm learns from a replay."""
         self.replay_begun_at = self.steps, self.updates
-        """When the replay was empty last: learning starts so much later."""
+        """When it came here, and the replay was empty last: learning starts so much later."""
 
     def _begin(self, seed: int) -> None:
         self.history = keras.callbacks.History()
@@ -209,7 +218,8 @@ class Agent:
                 not the agent's, or there is none.
             RuntimeError: an episode took more than `longest_episode` steps.
         """
-        made = self.environment if env is None else as_environment(env)
+        known = self.environment
+        made = known if env is None or (known is not None and env is known.made_of) else as_environment(env)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
         episodes, seed = as_integer("episodes", episodes), as_integer("seed", seed, least=0)

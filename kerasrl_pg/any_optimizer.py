@@ -43,6 +43,30 @@ def fresh_copy(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimi
     return fresh
 
 
+def check_fits_replicas(optimizer: keras.optimizers.Optimizer, strategy: Any) -> None:
+    """Refuse settings that do another thing under several replicas: each applies its share of a gradient.
+
+    Raises:
+        ValueError: what it is.
+    """
+    if strategy is None or strategy.num_replicas_in_sync == 1:
+        return
+    inner = _within(optimizer)
+    clips = [name for name in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(inner, name, None) is not None]
+    if clips:
+        raise ValueError(
+            f"optimizer: {' and '.join(clips)} would clip each replica's share and not the gradient: leave it to the "
+            "algorithm's max_gradient_norm"
+        )
+    refused = {
+        "gradient_accumulation_steps": inner.gradient_accumulation_steps,
+        "ema_overwrite_frequency": inner.use_ema and inner.ema_overwrite_frequency,
+    }
+    if any(refused.values()):
+        names = " and ".join(name for name, value in refused.items() if value)
+        raise ValueError(f"optimizer: Keras has no {names} under a strategy of several replicas")
+
+
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """The variable, schedule or function that the learning rate comes from; of what loss scaling wraps."""
     return _within(optimizer)._learning_rate

@@ -16,7 +16,7 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.any_optimizer import fresh_copy, gradients_seen_by, learning_rate_of
+from kerasrl_pg.any_optimizer import check_fits_replicas, fresh_copy, gradients_seen_by, learning_rate_of
 from kerasrl_pg.checks import as_integer, as_switch
 from kerasrl_pg.envs.make import Environment, EnvLike, GameProtocol, make_env, options_of, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -84,6 +84,23 @@ def check_callbacks(callbacks: Any) -> None:
 def moves_learning_rate(callbacks: Sequence[keras.callbacks.Callback]) -> bool:
     """Whether one of them sets it."""
     return any(isinstance(callback, RATE_MOVERS) for callback in callbacks)
+
+
+def check_learning_rate_can_move(
+    optimizer: keras.optimizers.Optimizer, callbacks: Sequence[keras.callbacks.Callback]
+) -> None:
+    """Refuse a callback that sets a learning rate which follows a schedule: Keras would, epochs later.
+
+    Raises:
+        ValueError: it does.
+    """
+    rate = learning_rate_of(optimizer)
+    if moves_learning_rate(callbacks) and not isinstance(rate, keras.Variable):
+        names = " and ".join(kind.__name__ for kind in RATE_MOVERS)
+        raise ValueError(
+            f"callbacks: {names} set the learning rate, which must then be a number, and the optimizer's follows "
+            f"{rate}: pass optimizer=..., with a number"
+        )
 
 
 def find_preset(env: EnvLike, algorithm: Any) -> tuple[str | None, Preset | None]:
@@ -214,6 +231,7 @@ def fresh_optimizer(
 ) -> keras.optimizers.Optimizer:
     """One of the same settings for a model's weights, made under the strategy's scope."""
     _check_learning_rate(optimizer)
+    check_fits_replicas(optimizer, strategy)
     with scope(strategy):
         fresh = fresh_copy(optimizer)
         fresh.build(model.trainable_variables)

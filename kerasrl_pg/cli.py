@@ -177,7 +177,9 @@ def list_() -> None:
     from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
     from kerasrl_pg.presets import PRESETS
 
-    presets = [f"{name}: {p.env}, {p.algorithm}, {p.steps:,} steps; settings from: {p.source}" for name, p in PRESETS.items()]
+    presets = [
+        f"{name}: {p.env}, {p.algorithm}, {p.steps:,} steps; settings from: {p.source}" for name, p in PRESETS.items()
+    ]
     for title, lines in (
         ("algorithms", ALGORITHMS),
         ("presets", presets),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from kerasrl_pg.any_optimizer import check_can_be_saved
 from kerasrl_pg.building import (
     check_callbacks,
     check_can_be_loaded,
+    check_learning_rate_can_move,
     check_learning_rate_lasts,
     check_numbers,
     check_switches,
@@ -147,7 +149,8 @@ def fit_agent(
     environment = environment_of(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
-    eval_made = environment if eval_env is None else as_environment(eval_env)
+    # On one object, training must see that an evaluation ended its episodes.
+    eval_made = environment if eval_env is None or eval_env is environment.made_of else as_environment(eval_env)
     training = environment.make_training()
     try:
         _check_strategy(strategy, training.num_envs, stop_return)
@@ -166,11 +169,14 @@ def fit_agent(
             if agent is not algorithm or optimizer is None:
                 check_learning_rate_lasts(agent, steps, resumed=agent is not algorithm)
         after_epoch = evaluation(agent, eval_made, episodes=eval_episodes, seed=seed, sample=eval_sample)
-        if agent is algorithm and optimizer is not None:
-            agent.replace_optimizer(fresh_optimizer(optimizer, agent.model, strategy))
-        agent.move_to(environment)
+        other = fresh_optimizer(optimizer, agent.model, strategy) if agent is algorithm and optimizer else None
+        check_learning_rate_can_move(other or agent.optimizer, callbacks)
         updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
-        engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
+        with _taken_back_after_an_error(agent):
+            if other is not None:
+                agent.replace_optimizer(other)
+            agent.move_to(environment)
+            engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)
         agent.num_envs = training.num_envs
         if verbose and learns_action_values(agent.algorithm):
             _tell_if_nothing_is_learned(agent, steps)
@@ -194,6 +200,21 @@ def fit_agent(
         if isinstance(training, VectorAdapter):
             training.close()
     return agent
+
+
+@contextlib.contextmanager
+def _taken_back_after_an_error(agent: Agent) -> Iterator[None]:
+    """Another optimizer and another environment, if the agent cannot be trained with them."""
+    names = ("optimizer", "environment", "environment_state", "replay", "replay_begun_at")
+    before = {name: getattr(agent, name) for name in names}
+    try:
+        yield
+    except BaseException:
+        if agent.optimizer is not before["optimizer"]:
+            agent.replace_optimizer(before["optimizer"])
+        for name, value in before.items():
+            setattr(agent, name, value)
+        raise
 
 
 def _tell_if_nothing_is_learned(agent: Agent, steps: int) -> None:

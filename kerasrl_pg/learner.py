@@ -287,7 +287,9 @@ class Learner:
         max_gradient_value: float | None = None,
     ) -> tf.Tensor:
         """Move the weights by a replica's loss: mean over replicas, clip, apply; returns the norm before clipping."""
-        gradients, learned = _mean_gradients(tape, loss, self.policy.model.trainable_variables)
+        gradients, learned = _mean_gradients(
+            tape, loss, self.policy.model.trainable_variables, scale=self.optimizer.scale_loss(1.0)
+        )
         norm = tf.linalg.global_norm(gradients)
         if max_gradient_value is not None:
             gradients = [tf.clip_by_value(gradient, -max_gradient_value, max_gradient_value) for gradient in gradients]
@@ -365,10 +367,18 @@ def _episodes_first(tree: Any) -> Any:
     return tf.nest.map_structure(lambda x: tf.transpose(x, [1, 0, *range(2, x.shape.rank)]), tree)
 
 
-def _mean_gradients(tape: tf.GradientTape, loss: tf.Tensor, variables: list) -> tuple[list[tf.Tensor], list]:
-    """The gradient of the loss averaged over all replicas, and the variables that it is of: those the loss uses."""
-    gradients = tape.gradient(loss, variables)
+def _mean_gradients(
+    tape: tf.GradientTape, loss: tf.Tensor, variables: list, *, scale: Any = 1.0
+) -> tuple[list[tf.Tensor], list]:
+    """The gradient of the loss averaged over all replicas, and the variables that it is of: those the loss uses.
+
+    The backward pass goes through `scale` times the loss, of which small numbers need more; an overflow stays one.
+    """
+    is_scaled = tf.is_tensor(scale) or scale != 1.0
+    gradients = tape.gradient(loss, variables, tf.cast(scale, loss.dtype) if is_scaled else None)
     used = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    if is_scaled:
+        gradients = [None if gradient is None else gradient / scale for gradient in gradients]
     # Dense, for an Embedding's gradient comes as slices, which can be neither reduced nor clipped with the others.
     return ops.mean_across_replicas([tf.convert_to_tensor(gradients[i]) for i in used]), [variables[i] for i in used]
 

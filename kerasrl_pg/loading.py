@@ -102,8 +102,9 @@ def load_agent(
         with open(directory / "training.npz", "rb") as file, np.load(file) as arrays:
             agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
             agent.environment_state = numbered(arrays, "environment") or None
-            if agent.q_learner is not None and agent.q_learner.target is not None:
-                agent.q_learner.target.model.set_weights(numbered(arrays, "target"))
+            target = numbered(arrays, "target")  # none, where the algorithm that was stored learned without one
+            if target and agent.q_learner is not None and agent.q_learner.target is not None:
+                agent.q_learner.target.model.set_weights(target)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{directory} is not a whole saved agent: training.npz cannot be read ({error})") from error
     if (directory / "replay.npz").is_file():

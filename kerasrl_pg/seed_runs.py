@@ -17,6 +17,7 @@ import scipy.stats
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.building import (
     check_callbacks,
+    check_learning_rate_can_move,
     check_numbers,
     check_switches,
     environment_of,
@@ -244,6 +245,7 @@ def fit_seeds(
     try:
         settings = settings_of(algorithm, name, preset, steps, training.num_envs, callbacks_of[chosen[0]])
         agent = new_agent(settings, model, optimizer, training, environment, chosen[0], None, mixed_precision)
+        check_learning_rate_can_move(agent.optimizer, callbacks_of[chosen[0]])
         agent.num_envs = training.num_envs
         updates_per_epoch = updates_of_epoch(agent, training.num_envs, steps, steps_per_epoch)
         engine = make_engine(agent, training, environment, updates_per_epoch, jit_compile)

@@ -1,6 +1,7 @@
 """An agent acts, is saved, and goes on training as if it had never stopped."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import signal
@@ -401,3 +402,12 @@ def test_an_agent_is_loaded_with_the_options_of_its_environment(tmp_path):
     loaded = krl.load_agent(agent.save(tmp_path / "agent"))
     assert loaded.environment.options == options
     assert loaded.evaluate(episodes=1).returns == agent.evaluate(episodes=1).returns
+
+
+def test_a_target_network_begins_as_a_copy_where_the_stored_agent_had_none(tmp_path):
+    without = krl.DQN(rollout_length=5, batch_size=4, learning_starts=8, replay_size=100, target_every=None)
+    agent = fit(EPOCH, without)
+    with_target = dataclasses.replace(without, target_every=10)
+    loaded = krl.load_agent(agent.save(tmp_path / "agent"), algorithm=with_target)
+    for frozen, weight in zip(loaded.q_learner.target.model.get_weights(), agent.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(frozen, weight)

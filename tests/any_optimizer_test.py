@@ -162,3 +162,29 @@ def test_adaptive_kl_moves_the_rate_within_loss_scaling():
     ppo = krl.PPO(rollout_length=4, num_minibatches=1, epochs=4, adaptive_kl=1e-9)
     agent = fit(LossScaleOptimizer(SGD(0.1)), ppo)
     assert float(agent.optimizer.learning_rate.numpy()) < 0.1
+
+
+def test_an_overflow_of_the_backward_pass_lowers_the_scale():
+    # In float16 there is nothing above 65,504. The gradients are clipped, so they alone would never tell.
+    half = keras.Sequential([keras.layers.Dense(8, "tanh", dtype="mixed_float16")])
+    agent = fit(LossScaleOptimizer(SGD(0.1), initial_scale=2.0**30), model=half, steps=200)
+    assert 1 <= float(agent.optimizer.dynamic_scale) < 2.0**30
+    assert 0 < int(agent.optimizer.inner_optimizer.iterations) < 20  # as many as did not overflow
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clipnorm": 0.5}, "clipnorm would clip each replica's share"),
+        ({"clipvalue": 0.5}, "clipvalue would clip each replica's share"),
+        ({"global_clipnorm": 0.5}, "global_clipnorm would clip each replica's share"),
+        ({"gradient_accumulation_steps": 2}, "Keras has no gradient_accumulation_steps under a strategy"),
+        ({"use_ema": True, "ema_overwrite_frequency": 1}, "Keras has no ema_overwrite_frequency under a strategy"),
+    ],
+)
+def test_what_replicas_would_not_do_together_is_refused(settings, message, two_replicas, tmp_path):
+    with pytest.raises(ValueError, match=f"optimizer: {message}"):
+        fit(SGD(0.1, **settings), strategy=two_replicas)
+    alone = fit(SGD(0.1, **settings), steps=10)
+    with pytest.raises(ValueError, match=f"optimizer: {message}"):
+        krl.load_agent(alone.save(tmp_path / "agent"), strategy=two_replicas)

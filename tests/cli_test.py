@@ -138,7 +138,11 @@ def test_help_says_what_there_is(capfd):
 def test_list_names_algorithms_presets_and_graph_environments(capfd):
     assert main(["list"]) == 0
     out = capfd.readouterr().out
-    for word in ("  reinforce\n", "  cartpole-ppo: CartPole-v1, ppo, 100,000 steps; settings from: Stable-Baselines3 zoo, ppo.yml\n", "  Acrobot-v1\n"):
+    for word in (
+        "  reinforce\n",
+        "  cartpole-ppo: CartPole-v1, ppo, 100,000 steps; settings from: Stable-Baselines3 zoo, ppo.yml\n",
+        "  Acrobot-v1\n",
+    ):
         assert word in out
 
 

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
+from kerasrl_pg.envs.gridworld import GridWorld
 from kerasrl_pg.models import actor_critic, default_model, mlp_trunk, precision
 from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.presets import PRESETS
@@ -24,6 +25,7 @@ PPO_LOG = {"approx_kl", "clip_fraction", "gradient_steps"}
 
 
 FIVE_STEPS = krl.A2C(rollout_length=5)
+GRID = "kerasrl_pg/GridWorld-v0"
 SMALL_DQN = krl.DQN(rollout_length=5, replay_size=100, batch_size=8, learning_starts=10)
 
 
@@ -728,3 +730,73 @@ def test_it_is_told_where_nothing_will_be_learned(capsys):
     assert told in capsys.readouterr().out
     fit(algorithm=SMALL_DQN, verbose=2)
     assert "nothing will be learned" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["one", "vector"])
+def test_an_object_that_is_evaluated_on_too_trains_as_if_it_were_given_once(kind):
+    def trained(**arguments):
+        env = gymnasium.make("CartPole-v1") if kind == "one" else gymnasium.make_vec("CartPole-v1", num_envs=2)
+        given = dict.fromkeys(arguments.pop("given", ()), env)
+        return fit(env, num_envs=None, eval_episodes=2, steps_per_epoch=10, **given)
+
+    once, twice = trained(), trained(given=["eval_env"])
+    assert twice.history.history["eval_return"] == once.history.history["eval_return"]
+    assert twice.episodes.episode_return == once.episodes.episode_return
+    for weight, expected in zip(twice.model.get_weights(), once.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_a_callback_may_evaluate_on_the_object_that_is_trained_on():
+    env = gymnasium.make("CartPole-v1")
+    evaluate = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: agent.evaluate(env=env, episodes=1))
+    agent = fit(env, steps=10, num_envs=None)
+    fit(env, agent, steps=300, num_envs=None, steps_per_epoch=15, callbacks=[evaluate])
+    lengths = np.array(agent.episodes.episode_length)
+    assert lengths.size > 0
+    assert lengths.max() <= 15  # each evaluation begins a new episode
+
+
+def test_what_another_object_was_in_is_forgotten():
+    """Two grids of equal shapes: from the one's state an agent would stand in the other's walls."""
+    coordinates = {"observation": "coordinates"}
+    here, there = (GridWorld(2, task=task, **coordinates) for task in ("simple", "obstacle"))
+    agent = fit(here, num_envs=None)
+    state = agent.environment_state
+    fit(here, agent, num_envs=None, steps=10)
+    assert agent.replay_begun_at == (0, 0)
+    fit(there, agent, num_envs=None, steps=10)
+    assert agent.replay_begun_at == (50, 5)
+    assert [x.shape for x in agent.environment_state] == [x.shape for x in state]
+
+
+def test_a_return_to_stop_at_is_that_of_the_present_environment():
+    agent = fit(GRID, steps=10, env_options={"task": "simple"})
+    agent.episodes.extend([10] * 100, [500.0] * 100, [1] * 100)
+    fit(GRID, agent, steps=40, stop_return=400.0)
+    assert agent.steps == 20  # at the first look
+    fit(GRID, agent, steps=40, stop_return=400.0, env_options={"task": "obstacle"})
+    assert agent.steps == 60
+
+
+def test_a_rate_that_follows_a_schedule_cannot_be_moved_by_a_callback():
+    scheduled = keras.optimizers.Adam(PolynomialDecay(0.01, 100))
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1)
+    with pytest.raises(ValueError, match=r"callbacks: LearningRateScheduler and ReduceLROnPlateau set the learning ra"):
+        fit(optimizer=scheduled, callbacks=[plateau])
+    agent = fit(optimizer=scheduled)
+    with pytest.raises(ValueError, match=r"must then be a number, and the optimizer's follows <keras.*PolynomialDecay"):
+        fit(algorithm=agent, callbacks=[plateau])
+    fit(algorithm=agent, optimizer=keras.optimizers.Adam(0.01), callbacks=[plateau], steps_per_epoch=10)
+    assert agent.steps == 80
+    with pytest.raises(ValueError, match="callbacks: LearningRateScheduler and ReduceLROnPlateau"):
+        krl.fit_seeds("CartPole-v1", FIVE_STEPS, optimizer=scheduled, callbacks=lambda _: [plateau], steps=10)
+
+
+def test_a_training_that_is_refused_leaves_the_agent_as_it_was():
+    agent = fit(algorithm=SMALL_DQN, in_graph=False)
+    optimizer, environment, replay = agent.optimizer, agent.environment, agent.replay
+    with pytest.raises(ValueError, match="the stored replay has"):
+        fit(algorithm=agent, in_graph=False, num_envs=4, optimizer=keras.optimizers.SGD(0.1))
+    assert agent.optimizer is agent.learner.optimizer is agent.model.optimizer is optimizer
+    assert agent.environment is environment
+    assert agent.replay is replay

@@ -87,7 +87,8 @@ def check_schedule(algorithm: Any, name: str, low: float, high: float, *, above:
     if not isinstance(value, LearningRateSchedule):
         check_range(algorithm, name, low, high, above=above)
         return
-    named = tf.nest.flatten([*value.get_config().values()])
+    config = {} if type(value).get_config is LearningRateSchedule.get_config else value.get_config()
+    named = tf.nest.flatten([*config.values()])
     steps = {int(step) for step in named if isinstance(step, int | float) and 1 <= step < LAST_STEP}
     around = {step + offset for step in steps for offset in (-1, 0, 1)}
     for step in sorted({0, *(4**power for power in range(16)), *around, sum(steps), LAST_STEP}):
@@ -95,7 +96,7 @@ def check_schedule(algorithm: Any, name: str, low: float, high: float, *, above:
         if not low <= at_step <= high:
             raise ValueError(
                 f"{type(algorithm).__name__}: {name} must stay in [{low}, {high}], got {at_step:g} at step {step} "
-                f"from {value.get_config()}"
+                f"from {config or value}"
             )
 
 

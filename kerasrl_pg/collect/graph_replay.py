@@ -109,7 +109,7 @@ class GraphReplay:
         self.discount = discount
         self.prioritized = prioritized
         self.num_rows = capacity // num_envs
-        check_replay_memory(self.nbytes, capacity, "")
+        check_replay_memory(2 * self.nbytes, capacity, "")  # a call of the program reads one state and writes another
 
     @property
     def nbytes(self) -> int:

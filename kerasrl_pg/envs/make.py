@@ -56,6 +56,16 @@ class Environment:
     """Frames of which an observation's first axis is a stack; None if it is none."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments with which its id is made."""
+    made_of: Any = None
+    """The object or the function; None for ids."""
+    spec: gymnasium.envs.registration.EnvSpec | None = None
+    """That of an object, or of what a function makes, where it has one."""
+
+    def is_like(self, other: Environment) -> bool:
+        """Whether what was learned of one object holds for another: it is the same, or made by the same call."""
+        if self.id is not None or other.id is not None or self.made_of is other.made_of:
+            return True
+        return self.spec is not None and self.spec == other.spec
 
 
 def make_env(
@@ -302,7 +312,7 @@ def _from_vector_env(env: VectorEnv, num_envs: int | None) -> Environment:
     if num_envs not in (None, env.num_envs):
         raise ValueError(f"num_envs must be that of the vector environment ({env.num_envs}), got {num_envs}")
     adapter = VectorAdapter(env, owned=False)  # one for both: training thus sees when an evaluation has used it
-    return Environment(lambda: adapter, lambda _episodes: adapter, **_facts(env.spec))
+    return Environment(lambda: adapter, lambda _episodes: adapter, made_of=env, **_facts(env.spec))
 
 
 def _from_single_env(env: gymnasium.Env, num_envs: int | None) -> Environment:
@@ -313,7 +323,7 @@ def _from_single_env(env: gymnasium.Env, num_envs: int | None) -> Environment:
         )
     # The evaluation plays on the same object, which may hold state that no copy would have.
     adapter = VectorAdapter(_same_step([lambda: LeftOpen(env)]), owned=False)
-    return Environment(lambda: adapter, lambda _episodes: adapter, **_facts(env.spec))
+    return Environment(lambda: adapter, lambda _episodes: adapter, made_of=env, **_facts(env.spec))
 
 
 def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environment:
@@ -332,6 +342,7 @@ def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environm
     return Environment(
         lambda: adapt(num_envs),
         lambda episodes: adapt(min(episodes, MOST_EVALUATION_ENVS["python"])),
+        made_of=make,
         **facts,
     )
 
@@ -344,18 +355,22 @@ def _from_tensor_env(env: TensorEnv, num_envs: int | None) -> Environment:
             lambda: env,
             lambda _episodes: VectorAdapter(TensorVectorEnv(env)),
             max_episode_steps=env.max_episode_steps,
+            made_of=env,
         )
     try:
         original = _from_id(env.gymnasium_id, env.num_envs, False, None, {})
     except ValueError as error:
         raise ValueError(f"gymnasium_id of {type(env).__name__} must be registered, or None: {error}") from error
-    return dataclasses.replace(original, make_training=lambda: env, max_episode_steps=env.max_episode_steps)
+    return dataclasses.replace(
+        original, make_training=lambda: env, max_episode_steps=env.max_episode_steps, made_of=env
+    )
 
 
 def _facts(spec: Any) -> dict[str, Any]:
     if spec is None:
         return {}
     return {
+        "spec": spec,
         "spec_id": spec.id,
         "reward_threshold": spec.reward_threshold,
         "max_episode_steps": spec.max_episode_steps,

@@ -229,7 +229,7 @@ def explained_variance(value: tf.Tensor, value_target: tf.Tensor, weight: tf.Ten
     value, value_target = same_shape(value=value, value_target=value_target)
     _, residual = moments(value_target - value, weight)  # scalar
     _, total = moments(value_target, weight)  # scalar
-    explained = tf.where(total > 0, 1.0 - tf.math.divide_no_nan(residual, total), 0.0)
+    explained = tf.where(total <= 0, 0.0, 1.0 - tf.math.divide_no_nan(residual, total))
     return tf.stop_gradient(explained)
 
 

@@ -132,8 +132,8 @@ def normalize(x: tf.Tensor, weight: tf.Tensor | None = None) -> tf.Tensor:
     mean, variance = moments(x, weight)
     deviation = tf.sqrt(variance)  # scalar
     # The weighted mean of a constant may miss it by its last digit, which must not be blown up to order 1.
-    varies = deviation > 1e-6 * tf.abs(mean)
-    return tf.stop_gradient(tf.where(varies, (x - mean) / (deviation + EPSILON), tf.zeros_like(x)))
+    is_constant = deviation <= 1e-6 * tf.abs(mean)  # not so where one is NaN: then all are
+    return tf.stop_gradient(tf.where(is_constant, tf.zeros_like(x), (x - mean) / (deviation + EPSILON)))
 
 
 def element_moments(x: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

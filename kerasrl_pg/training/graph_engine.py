@@ -130,9 +130,9 @@ class GraphEngine:
         elapsed = time.perf_counter() - started
         episodes = Episodes(*(x.numpy()[:updates] for x in episodes))
         rounds = self.program.rounds(episodes.ended)
+        self.carry = carry  # what it was is free now, before the measurement needs as much again
         if self._seconds_per_round is None:
-            self._seconds_per_round = self._measure(arguments, rounds)
-        self.carry = carry
+            self._seconds_per_round = self._measure(*arguments)
         self.agent.environment_state = tf.nest.flatten(carry)
         self.agent.replay, self.agent.replay_begun_at = None, self._replay_begun_at
         seconds = {name: rounds * value for name, value in self._seconds_per_round.items()}
@@ -140,16 +140,19 @@ class GraphEngine:
         seconds = {name: value * elapsed / sum(seconds.values()) for name, value in seconds.items()}
         return Report(metrics, steps.numpy()[:updates].astype(int), episodes, seconds, learning)
 
-    def _measure(self, arguments: tuple, rounds: int) -> dict[str, float]:
+    def _measure(self, seed: tf.Tensor, first: tf.Tensor, updates: tf.Tensor) -> dict[str, float]:
         """Seconds per round of the environment and of acting, which one program does not tell apart.
 
-        Timed once, the best of three: the same program on the same updates without learning, then the environment's
-        steps alone.
+        Timed once, the best of three: the same program without learning, on a tenth of the updates, for a call may hold
+        a whole training; then the environment's steps alone.
         """
         assert self._compiled is not None
         assert self._environment_alone is not None
         compiled_iterations, environment_steps = self._compiled, self._environment_alone.result()
-        collecting = _best_seconds(lambda: compiled_iterations(self.carry, *arguments, tf.constant(False))[1].numpy())
+        few = updates // 10 + 1
+        collect = lambda: compiled_iterations(self.carry, seed, first, few, tf.constant(False))[3]  # noqa: E731
+        rounds = self.program.rounds(collect().ended[: int(few)].numpy())
+        collecting = _best_seconds(lambda: collect().ended.numpy())
         environment = _best_seconds(lambda: environment_steps(tf.constant(rounds)).numpy())
         return {"environment": environment / rounds, "acting": max(0.0, collecting - environment) / rounds}
 

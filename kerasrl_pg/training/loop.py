@@ -123,7 +123,7 @@ def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple
             metrics = report.metrics if report.learning else {}
             hooks.on_train_batch_end(batch, {name: float(values[i]) for name, values in metrics.items()})
             batch += 1
-        solved = stop_return is not None and len(agent.episodes) >= 100 and agent.episodes.mean_return() >= stop_return
+        solved = stop_return is not None and agent.has_reached(stop_return)
     seconds = time.perf_counter() - started
     return _epoch_logs(agent, reports, seconds, agent.steps - steps_before), solved
 

@@ -241,7 +241,6 @@ class OffPolicyEngine:
         algorithm = self.agent.algorithm
         importance = 0.0 if algorithm.sampler is None else float(self._importance_exponent(tf.constant(steps)))
         drawn = self._replay.sample(algorithm.gradient_steps * algorithm.batch_size, rng, importance)
-        drawn = drawn._replace(action=drawn.action.astype(np.int32), index=drawn.index.astype(np.int32))
         batches = tf.nest.map_structure(
             lambda x: x.reshape(algorithm.gradient_steps, algorithm.batch_size, *x.shape[1:]), drawn
         )
@@ -292,13 +291,13 @@ class OffPolicyEngine:
     def _make_replay(self) -> Replay:
         algorithm = self.agent.algorithm
         size = algorithm.replay_size
+        stored = self.agent.replay
+        if isinstance(stored, Replay) and stored.num_envs == self.environment.num_envs:
+            return stored  # of a training in this process: a copy would need its memory twice
         if algorithm.sampler is None:
             sampler: Any = UniformSampler(size)
         else:
             sampler = PrioritizedSampler(size, algorithm.sampler.exponent, algorithm.sampler.offset)
-        stored = self.agent.replay
-        if isinstance(stored, Replay) and stored.num_envs == self.environment.num_envs:
-            return stored  # of a training in this process: a copy would need its memory twice
         replay = Replay(
             self.agent.observation_space,
             self.environment.num_envs,

@@ -103,6 +103,20 @@ def test_a_schedule_is_for_the_clip_the_entropy_bonus_and_the_adaptive_kl_only(a
         algorithm(discount=schedule)
 
 
+def test_a_schedule_may_be_without_a_configuration():
+    class Falling(keras.optimizers.schedules.LearningRateSchedule):
+        def __init__(self, first):
+            self.first = first
+
+        def __call__(self, step):
+            return self.first / (1 + step)
+
+    schedule = Falling(0.5)
+    assert DQN(epsilon=schedule).epsilon is schedule
+    with pytest.raises(ValueError, match=r"DQN: epsilon must stay in \[0, 1\], got 2 at step 0 from <.*Falling"):
+        DQN(epsilon=Falling(2.0))
+
+
 @pytest.mark.parametrize("algorithm", POLICY_GRADIENTS)
 def test_settings_are_named_and_do_not_change(algorithm):
     with pytest.raises(TypeError):

@@ -212,3 +212,10 @@ def test_shapes_are_compared_with_each_other_where_the_first_is_not_known():
 
     with pytest.raises(ValueError, match=r"same shape.*batch_mean \(None, 1\)"):
         merge(tf.zeros([2]), tf.zeros([2]), tf.zeros([2, 1]))
+
+
+def test_what_is_not_a_number_stays_so_for_callbacks_to_see(variant):
+    assert np.isnan(variant(ops.normalize)(tf.constant([1.0, np.nan, 3.0]))).all()
+    values = tf.constant([1.0, np.nan, 3.0]), tf.constant([1.0, 2.0, 3.0])
+    assert np.isnan(variant(ops.explained_variance)(*values))
+    assert np.isnan(variant(ops.explained_variance)(*values[::-1]))
