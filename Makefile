@@ -40,7 +40,7 @@ lint: .venv/.installed-dev  ## ruff and mypy
 site: .venv/.installed-docs  ## write the documentation as a site, with a reference, to build/site
 	$(BIN)/mkdocs build --quiet
 
-results: .venv/.installed-dev  ## train every preset that has no measured result yet and report: hours
+results: .venv/.installed-dev  ## train every row of the results that is not measured yet and report: hours
 	$(BIN)/python benchmarks/results.py run
 	$(BIN)/python benchmarks/results.py report
 

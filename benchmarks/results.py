@@ -1,4 +1,4 @@
-"""Trains every preset over several seeds and writes `docs/results.md` from what was measured.
+"""Trains presets, a row of a table each, over several seeds and writes `docs/results.md` from what was measured.
 
     python benchmarks/results.py run                 # all rows that are not measured yet; resumable
     python benchmarks/results.py run cartpole-ppo    # one row
@@ -181,11 +181,12 @@ HEADER = """# Results
 Written by `python benchmarks/results.py report` from the files in [`results/`](results); nothing here is typed by hand.
 `python benchmarks/results.py run ROW` measures a row anew once its files are removed.
 
-*Evaluation* is the mean return of the greedy policy after training, on Gymnasium's own environment (Atari: ale-py's
-vector environment, whole games, rewards not clipped), over the seeds of training, with a 95 % bootstrap interval where
-there is more than one seed. *Worst seed* is the lowest of the seeds' means. *Last 100* is the mean return of the last
-100 training episodes, which act by sampling. *Training* is the time per seed, compilation included; it was taken while
-the machine did other work as well, so it is an upper bound (for speed see `benchmarks/`).
+*Evaluation* is the mean return of the greedy policy over 100 episodes after training (Pendulum: 500), on Gymnasium's
+own environment (Atari: ale-py's vector environment, whole games, rewards not clipped), over the seeds of training, with
+a 95 % bootstrap interval where there is more than one seed. *Worst seed* is the lowest of the seeds' means. *Last 100*
+is the mean return of the last 100 training episodes, which draw their actions from the policy or, where action values
+are learned, explore. *Training* is the time per seed, compilation included; it was taken while the machine did other
+work as well, so it is an upper bound (for speed see `benchmarks/`).
 
 What compares several methods or settings in one figure (the lab's three agents, the sweep over the entropy bonus, the
 precisions) is on a page of its own: [experiments](experiments.md).

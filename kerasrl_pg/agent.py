@@ -205,7 +205,8 @@ class Agent:
 
         Args:
             episodes: how many.
-            seed: of the environments and, with `sample`, of the actions.
+            seed: of the environments and, with `sample`, of the actions. Where environments are seeded one by one,
+                neighbouring seeds share most of their episodes: for independent ones take seeds 100 apart.
             sample: draw actions instead of taking the most probable ones.
             env: another environment than that of training.
             longest_episode: steps after which an episode is taken to have no end.

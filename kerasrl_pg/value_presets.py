@@ -27,7 +27,10 @@ VARIANTS: dict[str, dict] = {
     "prioritized-dqn": {},
     "n-step-dqn": {"n_step": 3},
 }
-"""What each variant changes of DQN; dueling is another model, prioritized another sampler."""
+"""What each variant changes of DQN; dueling is another model, prioritized another sampler.
+
+On CartPole all but plain DQN have three-step targets too.
+"""
 
 
 def variant_of(name: str, algorithm: DQN, steps: int) -> DQN:

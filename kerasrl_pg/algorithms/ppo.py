@@ -22,7 +22,7 @@ class PPO:
     """Proximal policy optimisation with the clipped surrogate objective.
 
     Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (arXiv:1707.06347), eq. 7; defaults from
-    CleanRL's `ppo.py`, but for `clip_value`.
+    CleanRL's `ppo.py`, but for `clip_value` and the value loss, which is halved there.
 
     Departures from the paper: advantages are standardised per minibatch and the gradient is clipped (both from OpenAI's
     baselines), and minibatches shuffle time within each environment. The value loss is that of the paper: what the
