@@ -108,6 +108,7 @@ class Agent:
 
     def replace_optimizer(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Learn with another one from now on. Its `iterations`, which schedules of gradient steps go by, are 0."""
+        check_fits_replicas(optimizer, self.strategy)
         self.optimizer = self.learner.optimizer = optimizer
         self.model.compile(optimizer=optimizer)
 
@@ -219,8 +220,7 @@ class Agent:
                 not the agent's, or there is none.
             RuntimeError: an episode took more than `longest_episode` steps.
         """
-        known = self.environment
-        made = known if env is None or (known is not None and env is known.made_of) else as_environment(env)
+        made = self.environment if env is None else as_environment(env, self.environment)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
         episodes, seed = as_integer("episodes", episodes), as_integer("seed", seed, least=0)

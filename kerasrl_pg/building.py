@@ -16,7 +16,7 @@ import tensorflow as tf
 from kerasrl_pg import seeding
 from kerasrl_pg.agent import Agent
 from kerasrl_pg.algorithms import ALGORITHMS
-from kerasrl_pg.any_optimizer import check_fits_replicas, fresh_copy, gradients_seen_by, learning_rate_of
+from kerasrl_pg.any_optimizer import fresh_copy, gradients_seen_by, learning_rate_of
 from kerasrl_pg.checks import as_integer, as_switch
 from kerasrl_pg.envs.make import Environment, EnvLike, GameProtocol, make_env, options_of, own_number, protocol_from
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
@@ -231,7 +231,6 @@ def fresh_optimizer(
 ) -> keras.optimizers.Optimizer:
     """One of the same settings for a model's weights, made under the strategy's scope."""
     _check_learning_rate(optimizer)
-    check_fits_replicas(optimizer, strategy)
     with scope(strategy):
         fresh = fresh_copy(optimizer)
         fresh.build(model.trainable_variables)

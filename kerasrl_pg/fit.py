@@ -149,8 +149,7 @@ def fit_agent(
     environment = environment_of(
         env, preset, num_envs=num_envs, env_options=env_options, in_graph=in_graph, protocol=protocol
     )
-    # On one object, training must see that an evaluation ended its episodes.
-    eval_made = environment if eval_env is None or eval_env is environment.made_of else as_environment(eval_env)
+    eval_made = environment if eval_env is None else as_environment(eval_env, environment)
     training = environment.make_training()
     try:
         _check_strategy(strategy, training.num_envs, stop_return)

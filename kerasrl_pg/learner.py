@@ -377,10 +377,11 @@ def _mean_gradients(
     is_scaled = tf.is_tensor(scale) or scale != 1.0
     gradients = tape.gradient(loss, variables, tf.cast(scale, loss.dtype) if is_scaled else None)
     used = [i for i, gradient in enumerate(gradients) if gradient is not None]
-    if is_scaled:
-        gradients = [None if gradient is None else gradient / scale for gradient in gradients]
     # Dense, for an Embedding's gradient comes as slices, which can be neither reduced nor clipped with the others.
-    return ops.mean_across_replicas([tf.convert_to_tensor(gradients[i]) for i in used]), [variables[i] for i in used]
+    own = [tf.convert_to_tensor(gradients[i]) for i in used]
+    if is_scaled:
+        own = [gradient / scale for gradient in own]
+    return ops.mean_across_replicas(own), [variables[i] for i in used]
 
 
 def _encoded(encoder: keras.Model, observation: Any) -> tf.Tensor:

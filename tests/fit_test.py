@@ -734,12 +734,12 @@ def test_it_is_told_where_nothing_will_be_learned(capsys):
 
 @pytest.mark.parametrize("kind", ["one", "vector"])
 def test_an_object_that_is_evaluated_on_too_trains_as_if_it_were_given_once(kind):
-    def trained(**arguments):
+    def trained(given_twice):
         env = gymnasium.make("CartPole-v1") if kind == "one" else gymnasium.make_vec("CartPole-v1", num_envs=2)
-        given = dict.fromkeys(arguments.pop("given", ()), env)
-        return fit(env, num_envs=None, eval_episodes=2, steps_per_epoch=10, **given)
+        eval_env = env if given_twice else None
+        return fit(env, eval_env=eval_env, num_envs=None, eval_episodes=2, steps_per_epoch=10)
 
-    once, twice = trained(), trained(given=["eval_env"])
+    once, twice = trained(False), trained(True)
     assert twice.history.history["eval_return"] == once.history.history["eval_return"]
     assert twice.episodes.episode_return == once.episodes.episode_return
     for weight, expected in zip(twice.model.get_weights(), once.model.get_weights(), strict=True):

@@ -42,8 +42,8 @@ class Environment:
     """From a number of episodes to environments to play them on: the Gymnasium originals where there are any."""
     id: str | None = None
     """Its Gymnasium id, from which it can be made again; None for objects."""
-    spec_id: str | None = None
-    """The id that it was registered by, without the module; of an object what its spec says, wrapped or not."""
+    spec: gymnasium.envs.registration.EnvSpec | None = None
+    """Gymnasium's of its id; of an object, or of what a function makes, its own, where it has one."""
     reward_threshold: float | None = None
     """Mean return at which Gymnasium calls it solved."""
     max_episode_steps: int | None = None
@@ -58,8 +58,11 @@ class Environment:
     """Keyword arguments with which its id is made."""
     made_of: Any = None
     """The object or the function; None for ids."""
-    spec: gymnasium.envs.registration.EnvSpec | None = None
-    """That of an object, or of what a function makes, where it has one."""
+
+    @property
+    def spec_id(self) -> str | None:
+        """The id that it was registered by, without the module; of an object what its spec says, wrapped or not."""
+        return None if self.spec is None else self.spec.id
 
     def is_like(self, other: Environment) -> bool:
         """Whether what was learned of one object holds for another: it is the same, or made by the same call."""
@@ -118,8 +121,13 @@ def make_env(
     )
 
 
-def as_environment(env: EnvLike | Environment) -> Environment:
-    """What `make_env` returned already, as it is; anything else made by it."""
+def as_environment(env: EnvLike | Environment, known: Environment | None = None) -> Environment:
+    """What `make_env` returned already, as it is; anything else made by it.
+
+    The object that `known` was made of is `known`: whoever steps an object must see that others did.
+    """
+    if known is not None and env is known.made_of:
+        return known
     return env if isinstance(env, Environment) else make_env(env)
 
 
@@ -230,7 +238,7 @@ def _from_id(env_id: str, num_envs: int, in_graph: bool, protocol: Any, options:
         ),
         make_evaluation=lambda episodes: _vector_env(env_id, min(episodes, most), options),
         id=env_id,
-        spec_id=spec.id,
+        spec=spec,
         reward_threshold=spec.reward_threshold,
         max_episode_steps=options.get("max_episode_steps", spec.max_episode_steps),
         options=options,
@@ -243,7 +251,7 @@ def _from_atari(env_id: str, num_envs: int, protocol: AtariProtocol) -> Environm
         make_training=lambda: make(num_envs),
         make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
         id=env_id,
-        spec_id=find_spec(env_id).id,
+        spec=find_spec(env_id),
         reward_threshold=find_spec(env_id).reward_threshold,
         max_episode_steps=-(-protocol.max_frames // protocol.frame_skip),  # the last step may have fewer frames
         protocol=dataclasses.asdict(protocol),
@@ -258,7 +266,7 @@ def _from_doom(env_id: str, num_envs: int, protocol: DoomProtocol) -> Environmen
         make_training=lambda: make(num_envs),
         make_evaluation=lambda episodes: make(min(episodes, MOST_EVALUATION_ENVS["python"])),
         id=env_id,
-        spec_id=find_spec(env_id).id,
+        spec=find_spec(env_id),
         max_episode_steps=make_doom(env_id, 1, protocol).max_episode_steps,
         protocol=dataclasses.asdict(protocol),
         stack=None if protocol.game_variables else protocol.stack,
@@ -371,7 +379,6 @@ def _facts(spec: Any) -> dict[str, Any]:
         return {}
     return {
         "spec": spec,
-        "spec_id": spec.id,
         "reward_threshold": spec.reward_threshold,
         "max_episode_steps": spec.max_episode_steps,
     }
