@@ -172,6 +172,26 @@ def test_an_overflow_of_the_backward_pass_lowers_the_scale():
     assert 0 < int(agent.optimizer.inner_optimizer.iterations) < 20  # as many as did not overflow
 
 
+def test_a_scale_of_the_loss_changes_nothing_of_an_embedding():
+    """Its gradient comes as slices, which cannot be divided."""
+
+    def embedding(*spaces, seed):
+        state = keras.Input((), dtype="int32")
+        row = keras.layers.Embedding(90, 4, embeddings_initializer=keras.initializers.RandomNormal(seed=1))(state)
+        sizes = {"policy": 4, "value": 1}
+        heads = {name: keras.layers.Dense(size, kernel_initializer="ones")(row) for name, size in sizes.items()}
+        return keras.Model(state, heads)
+
+    agents = [
+        krl.fit_agent(
+            "kerasrl_pg/GridWorld-v0", krl.A2C(rollout_length=5), env_options={"observation": "index"}, steps=40,
+            num_envs=2, model=embedding, optimizer=SGD(0.01, loss_scale_factor=scale), jit_compile=False, verbose=0,
+        )
+        for scale in (None, 1024.0)
+    ]  # fmt: skip
+    assert difference(*agents) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
