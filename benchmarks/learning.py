@@ -18,6 +18,7 @@ import sys
 from typing import Annotated, Any
 
 import numpy as np
+import scipy.stats
 import typer
 from both_sides import ZOO_CARTPOLE, Task, our_model, our_settings, sb3_environment, sb3_model, sb3_parameters
 
@@ -122,7 +123,8 @@ def report():
             ours, peer = (interquartile_mean(values) for values in means.values())
             overlap = ours.low <= peer.high and peer.low <= ours.high
             verdict = "overlap" if overlap else "above" if ours.value > peer.value else "below"
-            cells = [name, task.env, f"{steps:,}", len(means["ours"]), shown(ours), shown(peer), verdict]
+            apart = difference(means["ours"], means["sb3"])
+            cells = [name, task.env, f"{steps:,}", len(means["ours"]), shown(ours), shown(peer), verdict, apart]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     (HERE / "results" / "learning.md").write_text("\n".join(lines) + "\n")
 
@@ -130,15 +132,30 @@ def report():
 HEADER = """# Learning beside Stable-Baselines3
 
 Written by `python benchmarks/learning.py report`. The same hyperparameters, budget and seeds; each figure is the
-interquartile mean over the seeds of the mean of 100 greedy episodes after training, with a 95 % bootstrap interval.
+interquartile mean over the seeds of the mean of 100 greedy episodes after training, with a 95 % bootstrap interval;
+*ours - theirs* is the difference of the two, with an interval of its own.
 
-| task | environment | steps | seeds | ours | Stable-Baselines3 | our interval |
-|---|---|---|---|---|---|---|"""
+| task | environment | steps | seeds | ours | Stable-Baselines3 | our interval | ours - theirs |
+|---|---|---|---|---|---|---|---|"""
 
 
 def stored_means(name: str, side: str) -> np.ndarray:
     paths = (RESULTS / f"{name}-{side}-{seed}.json" for seed in SEEDS)
     return np.array([json.loads(path.read_text())["mean"] for path in paths if path.exists()])
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Of the interquartile means over each side's seeds, whose order means nothing, with its bootstrap interval."""
+
+    def between(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
+        return scipy.stats.trim_mean(first, 0.25, axis=axis) - scipy.stats.trim_mean(second, 0.25, axis=axis)
+
+    value = between(ours, theirs)
+    if np.ptp(ours) == 0 and np.ptp(theirs) == 0:
+        return f"{value:.1f}"
+    found = scipy.stats.bootstrap((ours, theirs), between, method="percentile", rng=0).confidence_interval
+    low, high = np.round([found.low, found.high], 1) + 0.0  # no "-0.0"
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def shown(interval: Any) -> str:

@@ -253,6 +253,7 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
     agent, made_on = result["agent"], result["machine"]
     protocol = listed(agent["protocol"])
     versions = listed(made_on)
+    changed = ", ".join(changes(agent, preset.build(row.steps, preset.num_envs)))
     return "\n".join(
         [
             f"## {name}",
@@ -264,6 +265,7 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             "",
             f"* {agent['algorithm']['name']}: {listed(agent['algorithm']['settings'])}.",
             f"* Optimizer: {optimizer_line(agent['optimizer'])}.",
+            *([f"* The preset has changed since: {changed}."] if changed else []),
             *([f"* Protocol: {protocol}."] if protocol else []),
             *([f"* The player: [video](results/{name}/player.mp4)."] if row.save_policy else []),
             f"* Machine: {versions}.",
@@ -271,6 +273,29 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
             "",
         ]
     )
+
+
+def changes(agent: dict, settings) -> list[str]:
+    """Where a measured agent's settings are not what the preset has today; what did not exist then is left out."""
+    from kerasrl_pg.any_optimizer import described
+    from kerasrl_pg.saving import settings_to_json
+
+    pairs = [
+        (agent["algorithm"]["settings"], settings_to_json(settings.algorithm)),
+        (parts(agent["optimizer"]), parts(described(settings.optimizer))),
+    ]
+    return [
+        f"{name} {shown(value)} (now {shown(today[name])})"
+        for measured, today in pairs
+        for name, value in measured.items()
+        if name in today and json.loads(json.dumps(today[name])) != value
+    ]
+
+
+def parts(optimizer: dict) -> dict:
+    """An optimizer's settings as an optimizer's; its name without the number that Keras gives it."""
+    settings = {f"the optimizer's {name}": value for name, value in optimizer.items() if name != "name"}
+    return {"optimizer": re.sub(r"_\d+$", "", optimizer["name"]), **settings}
 
 
 def call(row: Row, preset) -> str:
@@ -302,8 +327,8 @@ def shown(value) -> str:
 
 
 def optimizer_line(config: dict) -> str:
-    """An optimizer's name, without the number that Keras gives it, and its learning rate."""
-    name, rate = re.sub(r"_\d+$", "", config["name"]), config["learning_rate"]
+    """An optimizer's name and its learning rate."""
+    name, rate = parts(config)["optimizer"], config["learning_rate"]
     return f"{name}, learning_rate {shown(rate) if isinstance(rate, dict) else f'{rate:g}'}"  # a constant is a float32
 
 

@@ -105,10 +105,12 @@ def load_agent(
             target = numbered(arrays, "target")  # none, where the algorithm that was stored learned without one
             if target and agent.q_learner is not None and agent.q_learner.target is not None:
                 agent.q_learner.target.model.set_weights(target)
+        if (directory / "replay.npz").is_file():
+            agent.replay = StoredReplay(directory / "replay.npz")
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{directory} is not a whole saved agent: training.npz cannot be read ({error})") from error
-    if (directory / "replay.npz").is_file():
-        agent.replay = StoredReplay(directory / "replay.npz")
+        raise ValueError(
+            f"{directory} is not a whole saved agent: training.npz or replay.npz cannot be read ({error})"
+        ) from error
     agent.forget_another(description)
     stored = description["algorithm"]["settings"].get("n_step")
     if stored != getattr(algorithm, "n_step", stored):

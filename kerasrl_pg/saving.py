@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,16 +22,21 @@ except ImportError:  # Windows, where processes do not wait for each other
     fcntl = None  # type: ignore[assignment]
 
 
-@dataclasses.dataclass(frozen=True)
 class StoredReplay:
-    """A replay in a file, until a training takes it up."""
+    """A replay in a file, until a training takes it up: open, so that what is saved in its place does not change it.
 
-    path: pathlib.Path
+    Raises:
+        zipfile.BadZipFile: the file is not whole.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        if not zipfile.is_zipfile(path):  # NumPy would leave the file open
+            raise zipfile.BadZipFile(f"{path.name} is not a zip file")
+        self._file = np.load(path)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What was stored, by name."""
-        with np.load(self.path) as arrays:
-            return dict(arrays)
+        return dict(self._file)
 
 
 def algorithm_of(path: pathlib.Path) -> str:

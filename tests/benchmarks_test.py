@@ -1,8 +1,10 @@
 import importlib
 import json
 import pathlib
+import re
 import sys
 
+import numpy as np
 import pytest
 
 from kerasrl_pg.presets import PRESETS
@@ -101,6 +103,15 @@ def test_a_peer_that_is_not_installed_is_named(compare, tmp_path):
     python.chmod(0o755)
     assert "stable_baselines3, ale_py, cv2" in compare.missing_peer(compare.WORKLOADS["pong"], "sb3", str(python))
     assert "has no rejax" in compare.missing_peer(compare.WORKLOADS["cartpole"], "rejax", str(python))
+
+
+def test_how_far_two_libraries_are_apart_by_hand(monkeypatch):
+    """Of four seeds the middle two count: 2.5 against 11 on average."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    learning = importlib.import_module("learning")
+    apart = learning.difference(np.array([0.0, 2.0, 3.0, 100.0]), np.array([10.0, 12.0, 13.0, -7.0]))
+    assert re.fullmatch(r"-8\.5 \[-\d+\.\d, \d+\.\d\]", apart)
+    assert learning.difference(np.full(4, 500.0), np.full(4, 480.0)) == "20.0"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import math
 import pathlib
 
@@ -124,6 +125,22 @@ def test_the_report_of_a_preset_shows_its_schedules_its_sampler_and_its_optimize
     assert results.optimizer_line({**config, "name": "adam_30"}) == "adam, learning_rate 0.001→0"
     constant = keras.saving.serialize_keras_object(PRESETS["pong-dqn"].build(2_000_000, 8).optimizer)["config"]
     assert results.optimizer_line({**constant, "name": "fused_adam"}) == "fused_adam, learning_rate 0.0001"
+
+
+def test_the_report_says_what_a_preset_has_changed_since_it_was_measured(results):
+    settings = PRESETS["grid-prioritized-dqn"].build(30_000, 1)
+    measured = {
+        "algorithm": {"settings": json.loads(json.dumps(settings_to_json(settings.algorithm)))},
+        "optimizer": {**keras.saving.serialize_keras_object(settings.optimizer)["config"], "name": "adam_7"},
+    }
+    assert results.changes(measured, settings) == []
+    measured["algorithm"]["settings"] |= {"batch_size": 64, "a setting of old": 1}
+    del measured["algorithm"]["settings"]["n_step"]  # as if it did not exist yet
+    measured["optimizer"] |= {"name": "rmsprop", "epsilon": 1e-3}
+    found = ["batch_size 64 (now 10)", "optimizer rmsprop (now adam)", "the optimizer's epsilon 0.001 (now 1e-05)"]
+    assert results.changes(measured, settings) == found
+    longer = results.changes(measured, PRESETS["grid-prioritized-dqn"].build(40_000, 1))
+    assert [change.split()[0] for change in longer] == ["batch_size", "sampler", "epsilon", "optimizer", "the", "the"]
 
 
 def test_the_report_counts_in_proper_english(results):

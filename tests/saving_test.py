@@ -203,6 +203,21 @@ def test_a_loaded_agent_saved_again_keeps_its_replay_and_may_replace_itself(outs
     assert_same_state(outside, loaded)
 
 
+def test_what_is_saved_in_its_place_does_not_change_a_loaded_replay(outside, tmp_path):
+    path = outside.save(tmp_path / "agent")
+    loaded = krl.load_agent(path)
+    fit(20, VARIANTS["prioritized"], model=trunk(), in_graph=False, seed=1).save(path, overwrite=True)
+    assert_same_state(outside, loaded)
+
+
+def test_half_a_replay_is_no_whole_agent(outside, tmp_path):
+    path = outside.save(tmp_path / "agent")
+    whole = (path / "replay.npz").read_bytes()
+    (path / "replay.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"not a whole saved agent: .*replay\.npz cannot be read"):
+        krl.load_agent(path)
+
+
 def test_a_replay_of_other_settings_is_refused_with_both(outside, tmp_path):
     loaded = krl.load_agent(outside.save(tmp_path / "agent"))
     with pytest.raises(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from kerasrl_pg import ops, seeding
-from kerasrl_pg.types import Episodes, PolicyAct, PolicyValue, Rollout, TensorEnv
+from kerasrl_pg.types import Episodes, PolicyAct, PolicyValue, Rollout, Step, TensorEnv
 
 
 class Carry(NamedTuple):
@@ -21,6 +21,15 @@ class Carry(NamedTuple):
     """[N] sum of rewards since each episode began."""
     episode_length: tf.Tensor
     """[N] int32 steps since each episode began."""
+
+    def after(self, state: Any, step: Step) -> tuple[Carry, Episodes]:
+        """The carry after a step that led to `state`, and what the step says of episodes, `[N]` each."""
+        ended = step.terminated | step.truncated  # [N]
+        episode_return, episode_length = self.episode_return + step.reward, self.episode_length + 1
+        carry = Carry(
+            state, step.observation, tf.where(ended, 0.0, episode_return), tf.where(ended, 0, episode_length)
+        )
+        return carry, Episodes(ended, episode_return, episode_length)
 
 
 class TensorCollector:
@@ -90,7 +99,7 @@ class TensorCollector:
         action, log_prob, observation_value = act(carry.observation, seeds[0])
         env_action = ops.to_environment(self.environment.action_space, action)
         state, step = self.environment.step(carry.state, env_action, seeds[1])
-        ended = step.terminated | step.truncated  # [N]
+        next_carry, episodes = carry.after(state, step)
         bootstrap = step.truncated & ~step.terminated  # [N]
         if value is None:
             final_value = tf.zeros_like(step.reward)
@@ -101,22 +110,14 @@ class TensorCollector:
                 lambda: value(step.final_observation),
                 lambda: tf.zeros_like(step.reward),
             )
-        episode_return = carry.episode_return + step.reward
-        episode_length = carry.episode_length + 1
         row = (
             Rollout(
                 carry.observation, action, log_prob, observation_value, step.reward, step.terminated, step.truncated,
                 final_value, alive,
             ),
-            Episodes(ended & alive, episode_return, episode_length),
+            episodes._replace(ended=episodes.ended & alive),
         )  # fmt: skip
-        next_carry = Carry(
-            state,
-            step.observation,
-            tf.where(ended, 0.0, episode_return),
-            tf.where(ended, 0, episode_length),
-        )
-        return next_carry, ended, row
+        return next_carry, episodes.ended, row
 
     def _assemble(self, rows: tuple[Rollout, Episodes], carry: Carry, value: PolicyValue | None):
         rollout, episodes = rows

@@ -130,12 +130,8 @@ class OffPolicyProgram:
         env_action = ops.to_environment(self.environment.action_space, action)
         state, step = self.environment.step(now.state, env_action, seeds[1])
         replay = self._replay.add(carry.replay, now.observation, action, step)
-        ended = step.terminated | step.truncated  # [N]
-        episode_return, episode_length = now.episode_return + step.reward, now.episode_length + 1
-        following = Carry(
-            state, step.observation, tf.where(ended, 0.0, episode_return), tf.where(ended, 0, episode_length)
-        )
-        return QCarry(following, replay), Episodes(ended, episode_return, episode_length)
+        following, episodes = now.after(state, step)
+        return QCarry(following, replay), episodes
 
 
 class OffPolicyEngine:
