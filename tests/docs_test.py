@@ -6,10 +6,12 @@ import re
 from typing import NamedTuple
 
 import pytest
+import typer
 from keras.optimizers.schedules import PolynomialDecay
 
 import kerasrl_pg as krl
 from kerasrl_pg.algorithms import ALGORITHMS
+from kerasrl_pg.cli import app
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), ROOT / "saved_models" / "README.md"]
@@ -38,8 +40,8 @@ WITH_CODE = [page for page in PAGES if code_of(page)]
 
 
 def test_the_pages_that_should_show_code_do():
-    pages = ("custom_algorithms", "environments", "export", "models", "resuming", "scaling", "seeds", "troubleshooting")
-    expected = {"README.md", *(f"docs/{name}.md" for name in pages)}
+    pages = "custom_algorithms environments evaluating export models presets resuming scaling seeds training"
+    expected = {"README.md", *(f"docs/{name}.md" for name in [*pages.split(), "troubleshooting"])}
     assert expected | {f"docs/algorithms/{name}.md" for name in ALGORITHMS} <= set(map(name_of, WITH_CODE))
 
 
@@ -103,6 +105,17 @@ def test_the_atari_table_has_the_protocols_defaults():
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\w.,]+?),? ?(?:the last[^|]*|while[^|]*)?\|", page, re.MULTILINE))
     fields = {field.name: str(field.default) for field in dataclasses.fields(krl.AtariProtocol)}
     assert {name: rows.get(name, "").replace(",", "") for name in fields} == fields
+
+
+def test_the_command_lines_page_has_every_command_with_its_options():
+    page = (ROOT / "docs" / "command_line.md").read_text()
+    rows = re.findall(r"^\| `(\w+)[^|]*\|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    options = {
+        name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        for name, command in typer.main.get_command(app).commands.items()
+    }
+    assert {name: set(re.findall(r"--[a-z-]+", row)) for name, row in rows} == options
+    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", page, re.MULTILINE)) == options["fit"]
 
 
 def test_the_readmes_test_command_is_a_target_of_the_makefile():
