@@ -148,8 +148,8 @@ def _grid(name: str) -> Callable[[int, int], Settings]:
             target_every=25,
             replay_size=100_000,
             learning_starts=100,
-            # With the tutorial's 0.25 alone, some cells are seen too rarely to be learned.
-            epsilon=linear(1.0, 0.25, steps // 2),
+            # With the tutorial's 0.25, even as the end of a fall, the cells off the way are seen too rarely to be learned.
+            epsilon=linear(1.0, 0.5, steps),
         )
         rate = linear_to_zero(5e-4, steps, num_envs, algorithm)
         return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=grid_network_of(name))
@@ -230,7 +230,7 @@ def _presets_of_variants() -> dict[str, Preset]:
             num_envs=1,
             steps=40_000,
             build=_grid(name),
-            source=f"{TUTORIAL}; more exploration at first, a falling learning rate",
+            source=f"{TUTORIAL}; more exploration, a falling learning rate",
             env_options=GRID_OPTIONS,
         )
         if name != "n-step-dqn":

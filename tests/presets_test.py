@@ -116,7 +116,7 @@ def results(monkeypatch):
 def test_the_report_of_a_preset_shows_its_schedules_its_sampler_and_its_optimizer(results):
     settings = PRESETS["grid-prioritized-dqn"].build(30_000, 1)
     line = results.listed(settings_to_json(settings.algorithm))
-    assert "sampler Prioritized(exponent 0.6, offset 0.1, importance_exponent 0.4→1), epsilon 1→0.25" in line
+    assert "sampler Prioritized(exponent 0.6, offset 0.1, importance_exponent 0.4→1), epsilon 1→0.5" in line
     settings = PRESETS["cartpole-ppo"].build(100_000, 8)
     assert "clip_epsilon 0.2→0, clip_value None" in results.listed(settings_to_json(settings.algorithm))
     pong = PRESETS["pong-fast"].build(850_000, 24).algorithm
