@@ -161,7 +161,7 @@ class Agent:
         Args:
             observation: one observation or a batch `[B, *observation]`, told apart by the space.
             sample: draw from the policy instead of taking its most probable action.
-            seed: of the draw; None draws anew each time.
+            seed: of the draw; None draws anew each time, in a sequence that follows from the agent's own seed.
 
         Returns:
             One action, or a batch of them, as the environment takes it.

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None for those of this process.
 
     Returns:
-        The exit code: 0, or 2 where the user can mend what went wrong, which stderr then names in one line.
+        The exit code: 0; 2 where the user can mend what went wrong, which stderr then names in one line or, of an
+        unknown option, in a box; 130 after Ctrl-C.
 
     Example:
         >>> main(["evaluate", "no/such/directory"])
@@ -83,6 +84,10 @@ def fit(
     stop_return: Annotated[
         float | None, typer.Option(help="Stop once the last 100 episodes average this much.")
     ] = None,
+    steps_per_epoch: Annotated[
+        int | None,
+        typer.Option(help="Steps between two reports, and two checkpoints; left out, a hundredth.", show_default=False),
+    ] = None,
     checkpoint: Annotated[
         pathlib.Path | None,
         typer.Option(help="Directory for the agent after every epoch; the same command goes on from what is there."),
@@ -106,6 +111,7 @@ def fit(
         seed=seed,
         num_envs=num_envs,
         stop_return=stop_return,
+        steps_per_epoch=steps_per_epoch,
         checkpoint=checkpoint,
     )
     print(f"{agent.steps:,} steps, last 100 episodes: {agent.episodes.mean_return():.1f}")

@@ -56,7 +56,7 @@ class ExportedPolicy:
         Args:
             observation: one observation or a batch `[B, *observation]`, told apart by the space.
             sample: draw from the policy instead of taking its most probable action; SavedModel only.
-            seed: of the draw; None draws anew each time.
+            seed: of the draw (not the agent's of that number); None draws anew each time, and in every process.
 
         Returns:
             One action, or a batch of them, as the environment takes it.

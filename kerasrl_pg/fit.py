@@ -86,15 +86,17 @@ def fit_agent(
             `build(observation_space, action_space, seed=...)`.
         optimizer: any Keras optimizer, its learning rate a number or a schedule. For an `Agent` a new one in the place
             of its own: schedules that count gradient steps, those of the algorithm included, begin anew with it.
-        callbacks: Keras callbacks; an epoch is one reporting interval, a batch one update. With one that moves the
-            learning rate (`LearningRateScheduler`, `ReduceLROnPlateau`) a preset's rate is constant.
-        stop_return: stop once the mean return of the last 100 episodes is at least this.
+        callbacks: Keras callbacks; an epoch is one reporting interval, a batch one update. In a graph environment an
+            epoch is one call, and they hear of its updates when it has returned. With one that moves the learning rate
+            (`LearningRateScheduler`, `ReduceLROnPlateau`) a preset's rate is constant.
+        stop_return: stop once the mean return of the last 100 episodes is at least this; in a graph environment at an
+            epoch's end.
         strategy: a `tf.distribute` strategy; each replica learns from its share of the environments. An `Agent` keeps
             its own.
         mixed_precision: "bfloat16" computes the model's trunk in bfloat16, "auto" does so where the processor is fast
             at it, "float32" never; None for the preset's choice, or "float32".
-        eval_env: environment of the evaluations during training, or what `make_env` returns; None for the Gymnasium
-            original of `env`.
+        eval_env: environment of the evaluations during training, or what `make_env` returns; an id is made with its
+            own default options and protocol. None for the Gymnasium original of `env`, made as `env` is.
         eval_episodes: evaluate the policy for so many episodes after each epoch (`eval_return` in the history): the
             same ones each time, those of `agent.evaluate(seed=seed)`. An agent that was chosen by them, as by
             ModelCheckpoint, is to be judged by others: `agent.evaluate` with a seed further off than their number.
@@ -134,6 +136,8 @@ def fit_agent(
     check_numbers(steps, (seed,), eval_episodes, steps_per_epoch, stop_return, verbose)
     check_switches(in_graph, eval_sample, jit_compile)
     check_callbacks(callbacks)
+    if eval_env is not None and not eval_episodes:
+        raise ValueError("eval_env is played for eval_episodes episodes after each epoch: give their number, got 0")
     if checkpoint is not None:
         check_writable(checkpoint, "checkpoint")
     strategy = spread_by(strategy)

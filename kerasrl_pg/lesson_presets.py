@@ -147,6 +147,7 @@ LESSON_PRESETS: dict[str, Preset] = {
         steps=200_000,
         build=_cartpole_reinforce_lesson,
         source=f"{LESSON}: 100 episodes a round, a gradient step for each",
+        only_by_name=True,
     ),
     "cartpole-reinforce-batched": Preset(
         env="CartPole-v1",

@@ -148,7 +148,7 @@ def _grid(name: str) -> Callable[[int, int], Settings]:
             target_every=25,
             replay_size=100_000,
             learning_starts=100,
-            # With the tutorial's 0.25, even as the end of a fall, the cells off the way are seen too rarely to be learned.
+            # With the tutorial's 0.25, even as the end of a fall, cells off the way are seen too rarely to be learned.
             epsilon=linear(1.0, 0.5, steps),
         )
         rate = linear_to_zero(5e-4, steps, num_envs, algorithm)

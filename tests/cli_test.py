@@ -110,7 +110,7 @@ def test_without_steps_and_a_preset_they_are_asked_for(arguments, message, capfd
 @pytest.mark.usefixtures("interpreted")
 def test_a_training_goes_on_from_its_checkpoint(tmp_path, capfd):
     checkpoint = tmp_path / "new" / "checkpoint"
-    arguments = ["fit", "CartPole-v1", "lab-policy-gradient", "--checkpoint", str(checkpoint)]
+    arguments = ["fit", "CartPole-v1", "lab-policy-gradient", "--checkpoint", str(checkpoint), "--steps-per-epoch=64"]
     assert main([*arguments, "--steps", "64"]) == 0
     assert krl.load_agent(checkpoint).steps == 64
     capfd.readouterr()
@@ -118,6 +118,7 @@ def test_a_training_goes_on_from_its_checkpoint(tmp_path, capfd):
     assert f"checkpoint: {checkpoint}\n" in capfd.readouterr().out
     resumed = krl.load_agent(tmp_path / "agent")
     assert (resumed.steps, resumed.updates) == (128, 4)
+    assert resumed.history.history["steps"] == [64, 128]  # two updates an epoch
     assert krl.load_agent(checkpoint).steps == 128
 
 

@@ -440,6 +440,11 @@ def test_an_agent_is_trained_further_with_as_many_environments_unless_told_other
     assert (agent.num_envs, agent.steps) == (4, 50)
 
 
+def test_an_environment_of_evaluations_without_evaluations_is_an_error():
+    with pytest.raises(ValueError, match=r"eval_env is played for eval_episodes episodes after each epoch: .*got 0"):
+        fit(eval_env="CartPole-v1")
+
+
 def test_an_agent_whose_further_training_is_refused_is_left_as_it_was():
     dqn = krl.DQN(rollout_length=1, replay_size=100, learning_starts=8, batch_size=8)
     agent = fit("kerasrl_pg/GridWorld-v0", dqn, in_graph=False)

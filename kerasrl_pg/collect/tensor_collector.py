@@ -26,9 +26,7 @@ class Carry(NamedTuple):
         """The carry after a step that led to `state`, and what the step says of episodes, `[N]` each."""
         ended = step.terminated | step.truncated  # [N]
         episode_return, episode_length = self.episode_return + step.reward, self.episode_length + 1
-        carry = Carry(
-            state, step.observation, tf.where(ended, 0.0, episode_return), tf.where(ended, 0, episode_length)
-        )
+        carry = Carry(state, step.observation, tf.where(ended, 0.0, episode_return), tf.where(ended, 0, episode_length))
         return carry, Episodes(ended, episode_return, episode_length)
 
 
