@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict] = {
 }
 """What each variant changes of DQN; dueling is another model, prioritized another sampler.
 
-On CartPole all but plain DQN have three-step targets too.
+On CartPole all but plain DQN have three-step targets too; on the grid n-step DQN takes two steps.
 """
 
 
@@ -151,8 +151,14 @@ def _grid(name: str) -> Callable[[int, int], Settings]:
             # With the tutorial's 0.25, even as the end of a fall, cells off the way are seen too rarely to be learned.
             epsilon=linear(1.0, 0.5, steps),
         )
+        algorithm = variant_of(name, algorithm, steps)
+        if name == "n-step-dqn":
+            # Targets of several steps are worth what the explorer earns, who walks into walls: few steps, an
+            # exploration that nearly ends, and a replay that forgets it.
+            explored = linear(1.0, 0.05, steps // 2)
+            algorithm = dataclasses.replace(algorithm, n_step=2, epsilon=explored, replay_size=5_000)
         rate = linear_to_zero(5e-4, steps, num_envs, algorithm)
-        return Settings(algorithm=variant_of(name, algorithm, steps), optimizer=adam(rate), model=grid_network_of(name))
+        return Settings(algorithm=algorithm, optimizer=adam(rate), model=grid_network_of(name))
 
     return build
 
