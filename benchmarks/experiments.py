@@ -12,6 +12,7 @@ What an experiment measured is in `docs/results/<experiment>/`: the histories as
 from __future__ import annotations
 
 import concurrent.futures
+import inspect
 import json
 import multiprocessing
 import tempfile
@@ -40,7 +41,10 @@ TRAINING_GAMES = "episode_return", "return of the last 100 training games"
 
 @app.command()
 def lab():
-    """10,000 steps on CartPole-v1; every 500, five test episodes, their actions sampled. Two processes."""
+    """10,000 steps on CartPole-v1; every 500, five test episodes, their actions sampled.
+
+    Two processes.
+    """
     import kerasrl_pg as krl
 
     seeds, processes = range(10), 2
@@ -75,7 +79,10 @@ def lab_runs(seeds: Sequence[int], folder: str):
 
 @app.command()
 def entropy():
-    """Rounds of 100 episodes on CartPole-v1 and 10 test episodes each; a video of each weight's first seed."""
+    """REINFORCE, 15 rounds of 100 episodes on CartPole-v1, by the weight of the entropy bonus; 10 test episodes a round.
+
+    The first seed of each weight is filmed.
+    """
     from dataclasses import replace
 
     import kerasrl_pg as krl
@@ -89,7 +96,7 @@ def entropy():
         return krl.fit_sweep(
             "CartPole-v1",
             algorithms,
-            seeds=3,
+            seeds=10,
             steps=10_000_000,
             num_envs=preset.num_envs,
             model=settings.model,
@@ -108,7 +115,7 @@ def entropy():
 
 @app.command()
 def precision():
-    """The trunk in bfloat16 and in float32: PPO's preset on CartPole-v1, 20 greedy episodes every 10,000 steps."""
+    """PPO's trunk in bfloat16 and in float32, 100,000 steps on CartPole-v1; every 10,000, 20 greedy episodes."""
     import kerasrl_pg as krl
 
     def train():
@@ -130,7 +137,7 @@ def precision():
 
 @app.command()
 def precision_pong():
-    """The same on Pong: the first 200,000 steps of `more-entropy` (see `pong_search.py`), once the preset.
+    """PPO's trunk in bfloat16 and in float32, the first 200,000 steps of Pong as the candidate `more-entropy` of the search.
 
     If it is stopped, the same command goes on with the training that it stopped in.
     """
@@ -168,6 +175,9 @@ def runs_of(agents):
     from kerasrl_pg.seed_runs import run_of
 
     return krl.SeedRuns(tuple(map(run_of, agents)), agents[-1])
+
+
+COMMANDS = (lab, entropy, precision, precision_pong)
 
 
 @app.command()
@@ -246,8 +256,12 @@ def section(result: dict[str, Any]) -> list[str]:
         for label, final in result["finals"].items()
     ]
     name = result["experiment"]
+    command = next(each for each in COMMANDS if each.__name__ == name.replace("-", "_"))
+    what = inspect.getdoc(command).split("\n\n")[0]
     return [
         f"## {name}",
+        "",
+        what,
         "",
         f"![The return against environment steps](results/{name}/returns.png)",
         "",
