@@ -79,7 +79,7 @@ def lab_runs(seeds: Sequence[int], folder: str):
 
 @app.command()
 def entropy():
-    """REINFORCE, 15 rounds of 100 episodes on CartPole-v1, by the weight of the entropy bonus; 10 test episodes a round.
+    """REINFORCE, 15 rounds of 100 episodes on CartPole-v1, by the entropy bonus; 10 test episodes a round.
 
     The first seed of each weight is filmed.
     """
@@ -137,7 +137,7 @@ def precision():
 
 @app.command()
 def precision_pong():
-    """PPO's trunk in bfloat16 and in float32, the first 200,000 steps of Pong as the candidate `more-entropy` of the search.
+    """PPO's trunk in bfloat16 and in float32, 200,000 steps of Pong as the search's candidate `more-entropy`.
 
     If it is stopped, the same command goes on with the training that it stopped in.
     """
