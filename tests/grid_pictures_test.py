@@ -122,7 +122,7 @@ def test_the_two_pictures_of_one_world_are_as_large_as_the_world_is():
         (lambda: plot_grid("maze"), "got 'maze'"),
     ],
 )
-def test_bad_input_is_refused(call, message):
+def test_values_and_cells_that_do_not_fit_the_layout_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

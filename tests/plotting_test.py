@@ -83,7 +83,7 @@ def test_the_figure_is_written_in_the_format_of_the_suffix(tmp_path, suffix):
     assert path.read_bytes().startswith(magic[suffix])
 
 
-def test_bad_input_is_named():
+def test_runs_that_cannot_be_drawn_together_are_an_error_that_says_why():
     log = make_log([1], [1.0])
     with pytest.raises(ValueError, match=r"every run needs a finished episode, got \[1, 0\]"):
         plot_history([log, EpisodeLog()])
@@ -162,7 +162,7 @@ def test_episodes_of_an_agent_say_whose(agent, tmp_path):
     assert (tmp_path / "episodes.png").stat().st_size > 10_000
 
 
-def test_bad_input_of_the_other_plots_is_named():
+def test_seeds_and_episodes_that_cannot_be_drawn_are_an_error_that_says_why():
     runs = make_runs(([10], [1.0]))
     with pytest.raises(ValueError, match="name must be one of steps, episode_return, got 'loss'"):
         plot_seeds(runs, name="loss")

@@ -281,7 +281,7 @@ def test_a_sweep_is_a_training_of_each_with_the_same_seeds(trained):
     assert other.mean("entropy")[-1] > same.mean("entropy")[-1]
 
 
-def test_bad_input_is_named(trained):
+def test_seeds_models_and_callbacks_that_do_not_fit_are_named(trained):
     for seeds in (0, [], [1, 2, 1], 2.0, True):
         with pytest.raises(ValueError, match="seeds must be a positive number of seeds or different seeds, got"):
             seeds_of(SHORT_A2C, seeds=seeds)

@@ -177,7 +177,7 @@ def test_a_film_without_an_end_is_an_error_and_leaves_no_file(agent, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_is_named(agent, tmp_path):
+def test_a_video_that_cannot_be_made_is_refused_with_the_value_that_prevents_it(agent, tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.mp4 or \.gif, got .*film\.avi"):
         record_video(agent, tmp_path / "film.avi")
     with pytest.raises(ValueError, match="episodes must be an integer of at least 1, got 0"):

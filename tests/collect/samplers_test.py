@@ -179,6 +179,6 @@ def test_tiny_ones_work(make, capacity):
         (lambda: prioritized().update(np.arange(2), np.array([1.0, np.nan])), "td_error must be finite, got nan"),
     ],
 )
-def test_bad_input_is_named(call, message):
+def test_settings_and_priorities_out_of_range_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()

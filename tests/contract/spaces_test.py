@@ -70,6 +70,7 @@ ALGORITHMS = [
     krl.A2C(rollout_length=8),
     krl.PolicyGradient(rollout_length=8),
     krl.Reinforce(),
+    krl.CrossEntropy(),
 ]
 
 PARTS = {

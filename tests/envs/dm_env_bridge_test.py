@@ -141,7 +141,7 @@ def test_a_cut_episode_reaches_the_algorithm_as_cut():
     assert step.final_observation[:, 3].sum(axis=-1).tolist() == [1.0, 1.0]  # the ball stands in row 3
 
 
-def test_bad_input_is_named(monkeypatch):
+def test_what_is_no_dm_env_environment_is_named_and_so_is_a_missing_extra(monkeypatch):
     with pytest.raises(TypeError, match=r"must be a dm_env.Environment or a function of a seed, got 3"):
         from_dm_env(3)
     with pytest.raises(TypeError, match=r"must return a dm_env.Environment, it returned <.*CartPole"):

@@ -114,6 +114,6 @@ def test_an_object_with_action_values_is_asked_as_well_and_sees_the_goal_that_is
         (lambda: action_values_of_cells(lambda o: o, "simple", "pixels"), "observation must be one of"),
     ],
 )
-def test_bad_input_is_refused(call, message):
+def test_cells_and_values_that_do_not_fit_the_layout_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
