@@ -19,7 +19,7 @@ from gymnasium import spaces
 
 from kerasrl_pg import export, ops, seeding
 from kerasrl_pg.any_optimizer import check_can_be_saved, check_fits_replicas, described
-from kerasrl_pg.checks import as_integer
+from kerasrl_pg.checks import as_integer, as_switch
 from kerasrl_pg.direct_calls import called_directly
 from kerasrl_pg.envs.make import Environment, EnvLike, as_environment
 from kerasrl_pg.envs.vector_adapter import LONGEST_EPISODE
@@ -170,7 +170,7 @@ class Agent:
             ValueError: `observation` has neither the space's shape nor that of a batch; a negative seed.
         """
         batch, is_single = as_batch(self.observation_space, observation)
-        if sample:
+        if as_switch("sample", sample):
             if seed is None:
                 self._acts += 1
                 base, number = self._seed, self._acts
@@ -223,6 +223,7 @@ class Agent:
         made = self.environment if env is None else as_environment(env, self.environment)
         if made is None:
             raise ValueError("this agent knows no environment that can be made again: pass evaluate(env=...)")
+        sample = as_switch("sample", sample)
         episodes, seed = as_integer("episodes", episodes), as_integer("seed", seed, least=0)
         longest_episode = as_integer("longest_episode", longest_episode)
         environment = made.make_evaluation(episodes)
@@ -252,7 +253,7 @@ class Agent:
             ValueError: the optimizer cannot be read again from a file.
             TypeError: a setting of the algorithm that JSON cannot hold.
         """
-        path = without_link(path)
+        path, overwrite = without_link(path), as_switch("overwrite", overwrite)
         check_can_be_saved(self.optimizer)
         check_settings_can_be_saved(self.algorithm)
         with alone_in(path.parent):

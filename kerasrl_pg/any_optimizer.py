@@ -80,7 +80,7 @@ def gradients_seen_by(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
 def described(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """Its settings as JSON can hold them; of a learning rate that no file can hold, the name."""
     rate = learning_rate_of(optimizer)
-    if _has_config(rate):
+    if has_config(rate):
         return keras.saving.serialize_keras_object(optimizer)["config"]
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return {"name": optimizer.name, "inner_optimizer": described(optimizer.inner_optimizer)}
@@ -99,7 +99,7 @@ def check_can_be_saved(optimizer: keras.optimizers.Optimizer) -> None:
             "the optimizer cannot be saved: Keras' files do not hold what exclude_from_weight_decay excludes"
         )
     cause = None
-    if _has_config(inner._learning_rate):
+    if has_config(inner._learning_rate):
         try:
             keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
             return
@@ -117,7 +117,7 @@ def _within(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
     return optimizer
 
 
-def _has_config(rate: Any) -> bool:
+def has_config(rate: Any) -> bool:
     """Whether a configuration can hold it: numbers, and schedules that say what they are."""
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return type(rate).get_config is not keras.optimizers.schedules.LearningRateSchedule.get_config

@@ -21,7 +21,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from kerasrl_pg import seeding
-from kerasrl_pg.checks import as_integer
+from kerasrl_pg.checks import as_integer, as_switch
 from kerasrl_pg.spaces import as_batch, flatten, leaf_paths, space_from_json
 
 MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "policy.tflite", "onnx": "policy.onnx"}
@@ -67,7 +67,7 @@ class ExportedPolicy:
         """
         batch, is_single = as_batch(self.observation_space, observation)
         pair = None
-        if sample:
+        if as_switch("sample", sample):
             if self.metadata["format"] != "saved_model":
                 raise ValueError(f"sample needs the format 'saved_model'; this is {self.metadata['format']!r}")
             seed = secrets.randbits(62) if seed is None else as_integer("seed", seed, least=0)

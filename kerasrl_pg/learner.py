@@ -196,7 +196,8 @@ class Learner:
 
         def own_statistics(own):
             own = _flatten_time(own._replace(weight=ops.unit_mean_weight(own.weight)))
-            with tf.GradientTape() as tape:
+            # Neither dropout's random states nor the averages of batches move.
+            with tf.GradientTape() as tape, keras.StatelessScope():
                 value, _ = loss(self.policy, own)
             gradients, _ = _mean_gradients(tape, value, self.policy.model.trainable_variables)
             return ops.gradient_statistics(gradients)

@@ -13,8 +13,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
 
 from kerasrl_pg.algorithms import Prioritized
+from kerasrl_pg.any_optimizer import has_config
 
 try:
     import fcntl
@@ -140,18 +142,32 @@ def _to_json(value: Any) -> Any:
         return {"prioritized": settings_to_json(value)}
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, LearningRateSchedule) and not has_config(value):
+        return type(value).__name__
     return keras.saving.serialize_keras_object(value) if callable(value) else value
 
 
 def check_settings_can_be_saved(algorithm: Any) -> None:
-    """Raise TypeError for a setting that JSON cannot hold."""
+    """Raise TypeError for a setting that JSON cannot hold, or that could not be read again."""
     for field in dataclasses.fields(algorithm):
         value = getattr(algorithm, field.name)
+        stored = f"{type(algorithm).__name__}({field.name}={value!r})"
         try:
             json.dumps(_to_json(value))
         except (TypeError, ValueError) as error:
-            name = type(algorithm).__name__
-            raise TypeError(f"{name}({field.name}={value!r}) cannot be saved: JSON does not hold it") from error
+            raise TypeError(f"{stored} cannot be saved: JSON does not hold it") from error
+        if isinstance(value, LearningRateSchedule):
+            _check_can_be_read_again(value, stored)
+
+
+def _check_can_be_read_again(schedule: LearningRateSchedule, stored: str) -> None:
+    try:
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    except Exception as error:  # whatever the user's class raises
+        raise TypeError(
+            f"{stored} cannot be saved: a schedule of your own needs a get_config, and to be registered with "
+            "keras.saving.register_keras_serializable"
+        ) from error
 
 
 def settings_from_json(settings: dict[str, Any]) -> dict[str, Any]:

@@ -143,15 +143,17 @@ class SeedRuns:
 
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write all histories: one row per seed and epoch, the seed in the first column."""
-        names = list(self.runs[0].history)
+        names = list(dict.fromkeys(name for run in self.runs for name in run.history))  # some callbacks log in one
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["seed", *names])
             for run in self.runs:
-                writer.writerows(zip([run.seed] * len(run.history["steps"]), *run.history.values(), strict=True))
+                rows = len(run.history["steps"])
+                columns = [run.history.get(name, [math.nan] * rows) for name in names]
+                writer.writerows(zip([run.seed] * rows, *columns, strict=True))
 
     def _check_name(self, name: str) -> None:
-        known = self.runs[0].history
+        known = [each for each in self.runs[0].history if all(each in run.history for run in self.runs)]
         if name not in known:
             raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
 

@@ -305,6 +305,17 @@ def test_saving_replaces_only_an_agent_and_only_if_told_to(agent, tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"agent", "photos"}
 
 
+def test_a_switch_of_an_agent_is_true_or_false(agent, tmp_path):
+    observation = np.zeros(4, np.float32)
+    for call, name in (
+        (lambda: agent.act(observation, sample="no"), "sample"),
+        (lambda: agent.evaluate(sample="no"), "sample"),
+        (lambda: agent.save(tmp_path / "agent", overwrite="no"), "overwrite"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be True or False, got 'no'"):
+            call()
+
+
 def test_a_save_that_fails_leaves_nothing(tmp_path):
     class Mine(keras.layers.Dense):
         def get_config(self):

@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluate": {"envs", "checks"},
     "grid_pictures": {"envs"},
     "video": {"envs", "checks", "video_recorder"},
-    "saving": {"algorithms"},
+    "saving": {"algorithms", "any_optimizer"},
     "export": {"exported_policy", "models", "ops", "spaces"},
     "learner": {"any_optimizer", "metrics", "models", "ops", "seeding", "strategies", "types"},
     "policies": {"models"},

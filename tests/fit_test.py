@@ -440,6 +440,53 @@ def test_an_agent_is_trained_further_with_as_many_environments_unless_told_other
     assert (agent.num_envs, agent.steps) == (4, 50)
 
 
+def test_a_batch_that_does_not_divide_among_the_replicas_is_refused_before_a_callback_has_begun(two_replicas, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("of an earlier training")
+    dqn = krl.DQN(rollout_length=1, replay_size=100, learning_starts=40, batch_size=33)
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 2 replicas of a process, got 33"):
+        fit(algorithm=dqn, strategy=two_replicas, callbacks=[keras.callbacks.CSVLogger(log)])
+    assert log.read_text() == "of an earlier training"
+
+
+def test_a_callback_that_raises_within_an_epoch_leaves_counters_that_go_with_the_weights():
+    def pull_the_plug(batch, logs):
+        if batch == 1:
+            raise RuntimeError("the plug was pulled")
+
+    agent = fit(steps=20)
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=pull_the_plug)
+    with pytest.raises(RuntimeError, match="the plug was pulled"):
+        fit(algorithm=agent, callbacks=[callback], steps_per_epoch=40)
+    assert int(agent.optimizer.iterations) == agent.updates == 6
+    assert agent.steps == 60
+
+
+def test_a_schedule_of_ones_own_that_no_file_can_hold_trains_and_is_not_saved(tmp_path):
+    class Mine(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.2
+
+    agent = fit(algorithm=krl.PPO(rollout_length=5, epochs=1, num_minibatches=1, clip_epsilon=Mine()))
+    assert agent.describe()["algorithm"]["settings"]["clip_epsilon"] == "Mine"
+    with pytest.raises(
+        TypeError, match=r"PPO\(clip_epsilon=.*\) cannot be saved: a schedule of your own needs a get_c"
+    ):
+        agent.save(tmp_path / "agent")
+    with pytest.raises(TypeError, match="cannot be saved: a schedule of your own"):
+        fit(algorithm=agent.algorithm, checkpoint=tmp_path / "agent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_environment_of_gyms_old_interface_is_told_what_a_step_returns():
+    class Old(Blank):
+        def step(self, action):
+            return np.zeros(4, np.float32), 1.0, False, {}
+
+    with pytest.raises(RuntimeError, match=r"step of .* must return \(observation, reward, terminated, truncated"):
+        fit(Old)
+
+
 def test_an_environment_of_evaluations_without_evaluations_is_an_error():
     with pytest.raises(ValueError, match=r"eval_env is played for eval_episodes episodes after each epoch: .*got 0"):
         fit(eval_env="CartPole-v1")

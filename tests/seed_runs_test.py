@@ -270,6 +270,21 @@ def test_a_table_of_all_histories_is_written(tmp_path):
     ]
 
 
+def test_a_column_that_only_some_seeds_have_stands_under_its_name_in_the_table(tmp_path):
+    runs = make_runs([1.0], [5.0])
+    runs.runs[1].history.update({"extra": [7.0], **{name: runs.runs[1].history.pop(name) for name in ("steps",)}})
+    runs.to_csv(tmp_path / "runs.csv")
+    with open(tmp_path / "runs.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["seed", "steps", "episode_return", "extra"],
+        ["0", "10.0", "1.0", "nan"],
+        ["1", "10.0", "5.0", "7.0"],
+    ]
+    with pytest.raises(ValueError, match="name must be one of steps, episode_return, got 'extra'"):
+        runs.interquartile_mean("extra")
+
+
 def test_a_sweep_is_a_training_of_each_with_the_same_seeds(trained):
     coefs = {coef: dataclasses.replace(SHORT_A2C, entropy_coef=coef) for coef in (SHORT_A2C.entropy_coef, 5.0)}
     build, arguments = arguments_of(SHORT_A2C)

@@ -60,10 +60,7 @@ class A2C:
         """One step on the whole rollout."""
         batch = learner.map(self.prepare, rollout)
         learner.update_value_statistics(batch)
-        before = {}
-        if self.policy_gradient_metrics:
-            before = self.measure_policy_gradient(learner, batch)
-            learner.policy.reseed(seed)  # the step draws the dropout masks that it would have drawn anyway
+        before = self.measure_policy_gradient(learner, batch) if self.policy_gradient_metrics else {}
         metrics = learner.descend(self.loss, batch, max_gradient_norm=self.max_gradient_norm)
         return {**metrics, **learner.mean(ops.critic_metrics, batch), **before}
 
@@ -73,14 +70,18 @@ class A2C:
 
     def measure_policy_gradient(self, learner, batch: Batch) -> Metrics:
         """Figures of the policy's loss alone; of a [T, N] batch."""
-        statistics = learner.gradient_statistics(
-            lambda policy, own: (self.policy_loss(policy(own.observation, training=True).distribution, own), {}), batch
-        )
+
+        def loss(policy, own):
+            own = self.normalized(own)
+            return self.policy_loss(policy(own.observation, training=True).distribution, own), {}
+
+        statistics = learner.gradient_statistics(loss, batch)
         named = {f"policy_gradient_{name}": value for name, value in statistics.items()}
         return {**named, **learner.mean(ops.batch_means, batch)}
 
     def loss(self, policy, batch: Batch) -> tuple[tf.Tensor, Metrics]:
         """-E[log π · A] + value_coef · E[(V - target)²] - entropy_coef · E[H]."""
+        batch = self.normalized(batch)
         distribution, value = policy(batch.observation, training=True)
         policy_loss = self.policy_loss(distribution, batch)
         value_loss = ops.value_loss(value, batch.value_target, weight=batch.weight, scale=policy.value_scale)
@@ -90,5 +91,10 @@ class A2C:
 
     def policy_loss(self, distribution, batch: Batch) -> tf.Tensor:
         """-E[log π · A]."""
-        advantage = ops.normalize(batch.advantage, batch.weight) if self.normalize_advantage else batch.advantage
-        return ops.policy_gradient_loss(distribution.log_prob(batch.action), advantage, batch.weight)
+        return ops.policy_gradient_loss(distribution.log_prob(batch.action), batch.advantage, batch.weight)
+
+    def normalized(self, batch: Batch) -> Batch:
+        """The batch, with advantages of mean 0 and variance 1 where they are asked for."""
+        if not self.normalize_advantage:
+            return batch
+        return batch._replace(advantage=ops.normalize(batch.advantage, batch.weight))

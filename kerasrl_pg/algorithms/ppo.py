@@ -128,10 +128,10 @@ class PPO:
 
         The bonus is the entropy, or with `entropy_values` the mean of the states' shares of it.
         """
-        distribution, value = policy(batch.observation, training=True)
         weight = batch.weight
-        log_prob = distribution.log_prob(batch.action)
         advantage = ops.normalize(batch.advantage, weight) if self.normalize_advantage else batch.advantage
+        distribution, value = policy(batch.observation, training=True)
+        log_prob = distribution.log_prob(batch.action)
         policy_loss = ops.clipped_surrogate_loss(
             log_prob, batch.log_prob, advantage, clip_epsilon=clip_epsilon, weight=weight
         )

@@ -84,8 +84,8 @@ class Reinforce:
 
     def loss(self, policy, batch: Batch) -> tuple[tf.Tensor, Metrics]:
         """-E[log π · G] - entropy_coef · E[H], means over steps, H being that of each step's own distribution."""
-        distribution, _ = policy(batch.observation, training=True)
         returns = ops.normalize(batch.advantage, batch.weight) if self.standardize_returns else batch.advantage
+        distribution, _ = policy(batch.observation, training=True)
         policy_loss = ops.policy_gradient_loss(distribution.log_prob(batch.action), returns, batch.weight)
         entropy = ops.entropy(distribution, batch.weight)
         return policy_loss - self.entropy_coef * entropy, {"policy_loss": policy_loss, "entropy": entropy}

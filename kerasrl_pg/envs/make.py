@@ -7,7 +7,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
@@ -17,6 +17,7 @@ from kerasrl_pg.envs.atari import AtariProtocol, is_atari, make_atari
 from kerasrl_pg.envs.doom import DoomProtocol, find_doom_spec, is_doom, make_doom
 from kerasrl_pg.envs.graph_envs import GRAPH_ENVIRONMENTS
 from kerasrl_pg.envs.one_of_many import LeftOpen, OneOfMany
+from kerasrl_pg.envs.tensor_env import is_tensor_env
 from kerasrl_pg.envs.tensor_vector import TensorVectorEnv
 from kerasrl_pg.envs.vector_adapter import VectorAdapter
 from kerasrl_pg.types import TensorEnv
@@ -68,7 +69,10 @@ class Environment:
         """Whether what was learned of one object holds for another: it is the same, or made by the same call."""
         if self.id is not None or other.id is not None or self.made_of is other.made_of:
             return True
-        return self.spec is not None and self.spec == other.spec
+        try:
+            return self.spec is not None and self.spec == other.spec
+        except ValueError:  # arrays among the arguments
+            return False
 
 
 def make_env(
@@ -111,7 +115,7 @@ def make_env(
         return _from_vector_env(env, num_envs)
     if isinstance(env, gymnasium.Env):
         return _from_single_env(env, num_envs)
-    if _is_tensor_env(env):
+    if is_tensor_env(env):
         return _from_tensor_env(env, num_envs)
     if callable(env):
         return _from_function(env, num_envs or DEFAULT_NUM_ENVS)
@@ -125,9 +129,17 @@ def as_environment(env: EnvLike | Environment, known: Environment | None = None)
     """What `make_env` returned already, as it is; anything else made by it.
 
     The object that `known` was made of is `known`: whoever steps an object must see that others did.
+
+    Raises:
+        ValueError: it is that object in another wrapper, through which its steps would not be seen.
     """
     if known is not None and env is known.made_of:
         return known
+    object_of_training = getattr(known, "made_of", None)
+    if isinstance(env, gymnasium.Env) and env.unwrapped is getattr(object_of_training, "unwrapped", None):
+        raise ValueError(
+            f"{env} is the environment of training in another wrapper: pass that object itself, or another"
+        )
     return env if isinstance(env, Environment) else make_env(env)
 
 
@@ -343,7 +355,7 @@ def _from_function(make: Callable[[], gymnasium.Env], num_envs: int) -> Environm
 
     def adapt(count: int) -> VectorAdapter:
         made = [make() for _ in range(count)]
-        if len({id(env) for env in (first, *made)}) <= count:
+        if len({id(env.unwrapped) for env in (first, *made)}) <= count:
             raise ValueError(f"the function {make!r} must make a new environment each time, it returned one twice")
         return VectorAdapter(_same_step([lambda env=env: env for env in made]))  # type: ignore[misc]
 
@@ -382,16 +394,3 @@ def _facts(spec: Any) -> dict[str, Any]:
         "reward_threshold": spec.reward_threshold,
         "max_episode_steps": spec.max_episode_steps,
     }
-
-
-def _is_tensor_env(env: Any) -> TypeGuard[TensorEnv]:
-    names = (
-        "observation_space",
-        "action_space",
-        "num_envs",
-        "max_episode_steps",
-        "gymnasium_id",
-        "reset",
-        "step",
-    )
-    return not isinstance(env, type) and all(hasattr(env, name) for name in names)

@@ -40,10 +40,16 @@ class OneOfMany(gymnasium.Wrapper):
         The environment may reuse its observation's memory: the reset, in the same step, would write over it.
 
         Raises:
-            TypeError: the reward is no number.
+            TypeError: it does not return five values, or the reward is no number.
             ValueError: the observation of the first step is not of the space's structure, shape or type.
         """
-        observation, reward, terminated, truncated, _ = self.env.step(action)
+        answer = self.env.step(action)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            raise TypeError(
+                f"step of {self.env} must return (observation, reward, terminated, truncated, info), it returned "
+                f"{answer!r}"
+            )
+        observation, reward, terminated, truncated, _ = answer
         as_array = np.asarray(reward)
         if as_array.ndim or as_array.dtype.kind not in "buif":
             raise TypeError(f"its reward must be a number, got {reward!r}")

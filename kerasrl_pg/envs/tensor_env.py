@@ -6,7 +6,7 @@ there is no base class to read.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -302,3 +302,17 @@ def _check_equal(first: Any, second: Any, what: str, tolerance: float) -> None:
             agree = np.array_equal(one, other)
         if not agree:
             raise ValueError(f"{what} must agree, got {one.numpy()} and {other.numpy()}.")
+
+
+def is_tensor_env(env: Any) -> TypeGuard[TensorEnv]:
+    """Whether an object, and no class, has all that a `TensorEnv` has."""
+    names = (
+        "observation_space",
+        "action_space",
+        "num_envs",
+        "max_episode_steps",
+        "gymnasium_id",
+        "reset",
+        "step",
+    )
+    return not isinstance(env, type) and all(hasattr(env, name) for name in names)

@@ -283,6 +283,8 @@ def has_heads(model: keras.Model, observation_space: spaces.Space) -> bool:
     """
     if isinstance(model, keras.Sequential):
         return False
+    if not isinstance(getattr(model, "output", None), keras.KerasTensor | None):
+        return True  # functional
     try:
         # Of a copy first: asking builds a model, and a trunk must be built for encoded observations instead.
         specs = (output_spec(each, observation_space) for each in (_unbuilt_copy(model), model))

@@ -12,7 +12,7 @@ from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.precision import dtype_policy
 from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
-from kerasrl_pg.spaces import map_space, tensor_dtype
+from kerasrl_pg.spaces import leaf_paths, map_space, tensor_dtype
 
 NATURE_IMAGE = 36
 """Pixels: the smallest image that the Nature network's three convolutions leave anything of."""
@@ -70,4 +70,12 @@ def output_spec(model: keras.Model, observation_space: spaces.Space):
     output = getattr(model, "output", None)  # None until a model is built
     if isinstance(output, keras.KerasTensor):
         return output  # a trunk, which reads encoded observations, not these
-    return model.compute_output_spec(inputs)
+    try:
+        return model.compute_output_spec(inputs)
+    except Exception as error:  # whatever a user's layers raise
+        names = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+        wanted = [".".join(map(str, path)) for path, _ in leaf_paths(observation_space) if path]
+        hint = f": its inputs are {names}, and should be {wanted}" if wanted and names and names != wanted else ""
+        raise ValueError(
+            f"the model {model.name!r} cannot read observations of {observation_space}{hint} ({error})"
+        ) from error

@@ -51,7 +51,7 @@ def fuse_preprocessing(model: keras.Model) -> Callable[..., Any]:
     fused = by_xla(front)
 
     def network(observation: Any, training: bool = False) -> Any:
-        return rest(fused(tf.nest.flatten(observation)), training=training)
+        return rest(fused(observation), training=training)
 
     return network
 
@@ -64,7 +64,7 @@ def for_training(policy: Any) -> Any:
 
 
 def split_preprocessing(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
-    """`model` in two, which share its layers: `[observation leaves] -> [encoded leaves] -> outputs`."""
+    """`model` in two, which share its layers: `observation -> [encoded leaves] -> outputs`."""
     try:
         inputs, outputs = model.inputs, model.output
     except (AttributeError, ValueError):  # not functional: subclassed or Sequential
@@ -74,7 +74,7 @@ def split_preprocessing(model: keras.Model) -> tuple[keras.Model, keras.Model] |
     if any(end is start for end, start in zip(encoded, inputs, strict=True)):
         return None  # a part that is read as it is: Keras would change its place in the graph of `model`
     try:
-        return keras.Model(inputs, encoded), keras.Model(encoded, outputs)
+        return keras.Model(model.input, encoded), keras.Model(encoded, outputs)
     except ValueError:  # something else reads what is not yet preprocessed
         return None
 
@@ -106,7 +106,7 @@ def is_known_to_xla(model: keras.Model) -> bool:
 
 def _encoder(model: keras.Model, end: keras.KerasTensor) -> keras.Model | None:
     try:
-        return keras.Model(model.inputs if len(model.inputs) > 1 else model.input, end)
+        return keras.Model(model.input, end)
     except (AttributeError, ValueError):  # subclassed; no path from the inputs to there
         return None
 

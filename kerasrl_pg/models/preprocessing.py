@@ -204,7 +204,8 @@ def image_shape(space: spaces.Space) -> tuple[int, int] | None:
     """(height, width) in pixels if observations of `space` are images, else None.
 
     Images are Boxes of rank 3 (channels first or last) and, of type uint8, of rank 2 (one channel) and rank 4 (a
-    stack of images), at least 8 pixels high and wide.
+    stack of images), at least 8 pixels high and wide. Channels are first where there are fewer of them than there are
+    columns, unless the first two numbers are equal: then those are height and width.
 
     Example:
         >>> image_shape(spaces.Box(0, 255, (4, 84, 84), np.uint8))
@@ -212,6 +213,9 @@ def image_shape(space: spaces.Space) -> tuple[int, int] | None:
         >>> image_shape(spaces.Box(-1, 1, (3,))) is None
         True
     """
+    parts = leaf_paths(space)
+    if len(parts) == 1:
+        space = parts[0][1]  # of a Dict or Tuple with nothing else in it
     if not isinstance(space, spaces.Box):
         return None
     ranks = (2, 3, 4) if space.dtype == np.uint8 else (3,)
@@ -233,7 +237,7 @@ def is_image(space: spaces.Space) -> bool:
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-    return shape[0] < shape[2]
+    return shape[0] < shape[2] and shape[0] != shape[1]
 
 
 def _channels_last(shape: tuple[int, ...], tensor: keras.KerasTensor) -> keras.KerasTensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from typing import Any
 
@@ -110,7 +111,7 @@ class StopAtReturn(keras.callbacks.Callback):
         monitor: name in the history; "eval_return" needs `fit_agent(eval_episodes=...)`.
 
     Raises:
-        ValueError: after the first epoch, if the history has no such name.
+        ValueError: `value` is no number; or, after the first epoch, the history has no such name.
 
     Example:
         >>> import kerasrl_pg as krl
@@ -124,10 +125,17 @@ class StopAtReturn(keras.callbacks.Callback):
 
     def __init__(self, *, value: float, monitor: str = "eval_return"):
         super().__init__()
-        self._value = value
-        self._monitor = monitor
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
+            raise ValueError(f"StopAtReturn: value must be a number, got {value!r}")
+        self._value: float = value
+        self._monitor: str = monitor
         self.stopped_epoch: int | None = None
         """Number of the epoch that reached the bar, from 0; None as long as none has."""
+
+    @property
+    def needs_evaluations(self) -> bool:
+        """Whether what it looks at is logged with `eval_episodes` only."""
+        return self._monitor in ("eval_return", "eval_length")
 
     def on_train_begin(self, logs=None):
         """Forget an earlier training."""

@@ -116,11 +116,12 @@ def _epoch(agent, engine, hooks, steps, updates_per_epoch, stop_return) -> tuple
     while batch < updates_per_epoch and agent.steps < steps and not solved and not agent.model.stop_training:
         report = engine.run(min(engine.most_updates(steps - agent.steps), updates_per_epoch - batch))
         reports.append(report)
-        for i in range(len(report.steps)):
-            hooks.on_train_batch_begin(batch)
+        for i in range(len(report.steps)):  # first of all, for the weights have moved, and a callback may raise
             _log_episodes(agent, report, i)
             agent.updates += 1
-            metrics = report.metrics if report.learning else {}
+        metrics = report.metrics if report.learning else {}
+        for i in range(len(report.steps)):
+            hooks.on_train_batch_begin(batch)
             hooks.on_train_batch_end(batch, {name: float(values[i]) for name, values in metrics.items()})
             batch += 1
         solved = stop_return is not None and agent.has_reached(stop_return)

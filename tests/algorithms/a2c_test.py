@@ -1,8 +1,10 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
+import kerasrl_pg as krl
 from kerasrl_pg import ops
 from kerasrl_pg.algorithms import A2C
 from tests.algorithms.tabular import random_rollout, rollout_on, tabular_learner, updated
@@ -102,3 +104,17 @@ def test_the_policy_gradients_figures_are_those_of_the_policys_loss_alone():
     np.testing.assert_array_equal(logits, same_logits)  # measuring changes nothing
     np.testing.assert_array_equal(values, same_values)
     assert not any(name.startswith("policy_gradient") for name in fewer)
+
+
+def test_measuring_moves_no_average_of_a_batch_either():
+    def trained(**more):
+        layers = [keras.layers.Dense(4, kernel_initializer="ones"), keras.layers.BatchNormalization()]
+        return krl.fit_agent(
+            "CartPole-v1", A2C(rollout_length=4, **more), model=keras.Sequential(layers), steps=16, num_envs=2,
+            jit_compile=False, verbose=0,
+        )  # fmt: skip
+
+    for weight, same in zip(
+        trained().model.get_weights(), trained(policy_gradient_metrics=True).model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(weight, same)

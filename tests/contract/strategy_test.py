@@ -120,6 +120,24 @@ def test_replicas_do_not_change_what_is_learned_anywhere(env_id, name, in_graph)
         assert_same_training(alone, train(env_id, name, in_graph, normalized, count), MEDIANS[env_id][name])
 
 
+@pytest.mark.parametrize("name", ["ppo", "a2c", "reinforce"])
+def test_what_layers_add_to_the_loss_is_learned_from_on_every_replica(name):
+    """Layers remember what they added in their last call, which must be the replica's own."""
+
+    def train(count):
+        first = keras.initializers.GlorotUniform(seed=1)
+        layer = keras.layers.Dense(8, kernel_initializer=first, activity_regularizer=keras.regularizers.L2(1.0))
+        return krl.fit_agent(
+            "CartPole-v1", ALGORITHMS[name], steps=64, num_envs=NUM_ENVS, model=keras.Sequential([layer]),
+            optimizer=keras.optimizers.SGD(0.05), strategy=replicas(count), in_graph=False, jit_compile=False,
+            verbose=0,
+        )  # fmt: skip
+
+    one, other = train(0), train(2)
+    for weight, same in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, same, rtol=1e-4, atol=1e-5)
+
+
 def test_dropout_draws_the_same_masks_on_every_number_of_replicas_where_steps_are_of_one_episode():
     algorithm = krl.Reinforce(gradient_step_per="episode", dropout_while_acting=True, max_gradient_value=0.1)
 

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import kerasrl_pg as krl
 from kerasrl_pg.envs.cartpole import CartPole
-from kerasrl_pg.envs.make import make_env, make_render_env
+from kerasrl_pg.envs.make import as_environment, make_env, make_render_env
 from tests.contract.counter import LIMIT, Counter, CounterGraph, counters
 
 
@@ -146,6 +146,31 @@ def test_a_function_is_called_once_for_each_environment(watched):
 def test_a_function_must_make_an_environment():
     with pytest.raises(TypeError, match=r"must return a gymnasium.Env, it returned 'CartPole-v1'"):
         made(lambda: "CartPole-v1")
+
+
+def test_one_environment_in_new_wrappers_is_still_one():
+    mine = Counter(0)
+    with pytest.raises(ValueError, match="must make a new environment each time, it returned one twice"):
+        make_env(lambda: gymnasium.wrappers.TimeLimit(mine, 5), num_envs=2).make_training()
+
+
+def test_the_environment_of_training_in_a_wrapper_of_its_own_is_no_environment_of_evaluations():
+    mine = gymnasium.wrappers.TimeLimit(Counter(0), 5)
+    known = make_env(mine)
+    assert as_environment(mine, known) is known
+    with pytest.raises(ValueError, match="is the environment of training in another wrapper: pass that object itself"):
+        as_environment(gymnasium.wrappers.RecordEpisodeStatistics(mine), known)
+    assert as_environment(gymnasium.wrappers.TimeLimit(Counter(0), 5), known) is not known
+
+
+def test_objects_whose_specs_hold_arrays_are_not_taken_for_one_another():
+    def made():
+        low, high = np.full(3, -1.0, np.float32), np.full(3, 1.0, np.float32)
+        return make_env(gymnasium.wrappers.RescaleObservation(gymnasium.make("Pendulum-v1"), low, high))
+
+    first, second = made(), made()
+    assert first.is_like(first)
+    assert not first.is_like(second)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])

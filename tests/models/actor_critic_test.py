@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
-from kerasrl_pg.models import PolicyModel, actor_critic, default_model, mlp_trunk
+from kerasrl_pg.models import PolicyModel, actor_critic, default_model, mlp_trunk, q_network
 from kerasrl_pg.models.actor_critic import has_heads
 from kerasrl_pg.models.precision import dtype_policy
 from kerasrl_pg.spaces import as_batch, map_space
@@ -289,6 +289,24 @@ class WithoutArguments(keras.Model):
 def test_a_model_with_heads_is_known_for_a_whole_policy(model):
     assert has_heads(model, VECTOR)
     assert PolicyModel(model, VECTOR, spaces.Discrete(2))(samples(VECTOR, 5)).value.shape == (5,)
+
+
+@pytest.mark.parametrize("build", [default_model, q_network])
+def test_an_image_that_is_all_of_a_dict_goes_through_the_same_network_as_alone(build):
+    image = spaces.Box(**UINT8, shape=(40, 40, 3))
+    alone, within = (build(space, spaces.Discrete(2)) for space in (image, spaces.Dict({"pixels": image})))
+    assert within.count_params() == alone.count_params()
+
+
+def test_a_whole_model_whose_inputs_have_other_names_than_the_observations_parts_is_told_them():
+    space = spaces.Dict({"pos": VECTOR, "goal": VECTOR})
+    inputs = [keras.Input((4,), name=name) for name in ("x", "y")]
+    features = keras.layers.Concatenate()(inputs)
+    outputs = {"policy": keras.layers.Dense(2)(features), "value": keras.layers.Dense(1)(features)}
+    model = keras.Model(inputs, outputs)
+    assert has_heads(model, space)
+    with pytest.raises(ValueError, match=r"its inputs are \['x', 'y'\], and should be \['goal', 'pos'\]"):
+        PolicyModel(model, space, spaces.Discrete(2))
 
 
 def functional_trunk() -> keras.Model:

@@ -82,6 +82,38 @@ def test_eagerly_and_under_xla_it_is_the_model_as_well(model_and_space):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_inputs_in_another_order_than_the_observations_parts_are_not_confused():
+    """Parts come by name, ascending or not; here of equal shapes, where nothing else would tell."""
+    space = spaces.Dict({"pos": spaces.Box(0, 9, (3,)), "goal": spaces.Box(0, 9, (3,))})
+    inputs = {name: keras.Input((3,), name=name) for name in ("pos", "goal")}
+    scaled = [keras.layers.Rescaling(scale)(inputs[name]) for name, scale in (("pos", 1.0), ("goal", 0.1))]
+    features = keras.layers.Dense(4)(keras.layers.Concatenate()(scaled))
+    for model in (keras.Model(inputs, features), keras.Model(list(inputs.values()), features)):
+        fused, observation = fuse_preprocessing(model), batch_of(space)
+        assert fused is not model
+        np.testing.assert_allclose(fused(observation), model(observation), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Dict({"self": spaces.Dict({"speed": spaces.Box(0, 9, (2,)), "x": spaces.Box(0, 9, (2,))}),
+                     "goal": spaces.Box(0, 9, (2,))}),
+        spaces.Tuple([spaces.Box(0, 9, (2,)), spaces.Dict({"b": spaces.Box(0, 9, (2,))})]),
+    ],
+    ids=["nested", "within a Tuple"],
+)  # fmt: skip
+def test_what_a_normalizer_sees_is_found_from_observations_of_any_structure(space):
+    model = actor_critic(space, ACTIONS, normalize_observation=True)
+    found = {}
+    for layer, encoder in encoders_of_normalizers(model):
+        found[layer.name] = encoder(batch_of(space)).numpy()
+    parts = tf.nest.flatten(batch_of(space))
+    assert len(found) == len(parts)
+    for values in found.values():
+        assert sum(np.array_equal(values, part) for part in parts) == 1
+
+
 def test_preprocessing_leaves_zero_positive():
     """An offset of -0.0 would stay in TensorFlow's cache of scalars, in the place of 0.0."""
     default_model(PIXELS, ACTIONS)(batch_of(PIXELS))

@@ -10,7 +10,7 @@ from kerasrl_pg.learner import Learner
 from kerasrl_pg.models import PolicyModel, RunningNormalizer, ValueDenormalizer, actor_critic, mlp_trunk
 from kerasrl_pg.models.actor_critic import layers_of
 from kerasrl_pg.models.precision import dtype_policy
-from kerasrl_pg.models.preprocessing import OneHot, encode_leaf, is_image
+from kerasrl_pg.models.preprocessing import OneHot, encode_leaf, image_shape, is_image
 from kerasrl_pg.types import Batch, Rollout
 
 RNG = np.random.default_rng(0)
@@ -57,6 +57,21 @@ def test_channels_first_is_transposed_to_channels_last():
 def test_a_gray_image_gets_a_channel():
     image = pixels(2, 12, 10)
     np.testing.assert_allclose(encoded(spaces.Box(shape=(12, 10), **UINT8), image), image[..., None] / 255.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((4, 84, 84), (84, 84)), ((84, 84, 4), (84, 84)), ((10, 10, 16), (10, 10)), ((9, 9, 17), (9, 9)),
+     ((8, 8, 119), (8, 8)), ((3, 16, 18), (16, 18)), ((9, 10, 3), (9, 10))],
+)  # fmt: skip
+def test_a_board_with_more_channels_than_rows_is_told_from_an_image_with_its_channels_first(shape, size):
+    assert image_shape(spaces.Box(0, 1, shape)) == size
+
+
+@pytest.mark.parametrize("wrap", [lambda box: spaces.Dict({"pixels": box}), lambda box: spaces.Tuple([box])])
+def test_an_image_that_is_all_of_a_dict_or_a_tuple_is_an_image(wrap):
+    assert image_shape(wrap(spaces.Box(0, 255, (84, 84, 3), np.uint8))) == (84, 84)
+    assert image_shape(wrap(spaces.Box(-1, 1, (3,)))) is None
 
 
 def test_a_stack_of_images_becomes_channels_the_oldest_first():

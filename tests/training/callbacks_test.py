@@ -187,6 +187,17 @@ def test_a_stop_at_a_return_that_is_not_measured_is_an_error():
         krl.StopAtReturn(value=180).on_epoch_end(0, {"loss": 1.0, "steps": 20})
 
 
+@pytest.mark.parametrize("value", ["475", None, True, float("nan")])
+def test_the_bar_of_a_stop_at_a_return_is_a_number(value):
+    with pytest.raises(ValueError, match="StopAtReturn: value must be a number, got"):
+        krl.StopAtReturn(value=value)
+
+
+def test_a_stop_at_a_return_of_evaluations_needs_evaluations():
+    with pytest.raises(ValueError, match=r"StopAtReturn\(monitor='eval_return'\) needs eval_episodes, got 0"):
+        fit(40, krl.StopAtReturn(value=475))
+
+
 def test_verbose_1_is_a_progress_bar_over_environment_steps(capsys):
     agent = fit(41, verbose=1)
     out = capsys.readouterr().out
