@@ -24,7 +24,11 @@ from kerasrl_pg.strategies import num_workers, number_in_cluster
 from kerasrl_pg.types import Batch, Metrics, Rollout
 
 Loss = Callable[[Any, Batch], tuple[tf.Tensor, Metrics]]
-"""`loss(policy, batch) -> (scalar to minimise, metrics)`: means over the batch, weighted by `batch.weight`."""
+"""`loss(policy, batch) -> (scalar to minimise, metrics)`: means over the batch, weighted by `batch.weight`.
+
+What averages over replicas, as `ops.normalize` does, comes before the model's call: while a replica waits for the
+others they call the same layers, which remember only what they added to the loss of the last call.
+"""
 
 
 class Learner:

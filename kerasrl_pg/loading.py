@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,6 +21,9 @@ from kerasrl_pg.envs.make import Environment, EnvLike, as_environment, make_env,
 from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, whole_agent
 from kerasrl_pg.spaces import space_from_json
 from kerasrl_pg.strategies import scope, spread_by
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+"""What a damaged file of arrays raises."""
 
 WRITTEN = {
     "action_space",
@@ -82,7 +87,7 @@ def load_agent(
         algorithm = classes[name](**settings_from_json(description["algorithm"]["settings"]))
     elif name in classes and type(algorithm).__name__ != name:
         raise ValueError(f"{directory} holds an agent of {name}, which algorithm={algorithm!r} is not")
-    with scope(strategy):
+    with scope(strategy), _readable(directory, "model.keras", Exception):  # whatever a user's layers raise
         model = keras.saving.load_model(directory / "model.keras")
     agent = Agent(
         algorithm,
@@ -98,24 +103,35 @@ def load_agent(
     agent.replay_begun_at = tuple(description["replay_begun_at"])
     agent.num_envs = description["num_envs"]
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
-    try:
-        with open(directory / "training.npz", "rb") as file, np.load(file) as arrays:
-            agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
-            agent.environment_state = numbered(arrays, "environment") or None
-            target = numbered(arrays, "target")  # none, where the algorithm that was stored learned without one
-            if target and agent.q_learner is not None and agent.q_learner.target is not None:
-                agent.q_learner.target.model.set_weights(target)
-        if (directory / "replay.npz").is_file():
+    with (
+        _readable(directory, "training.npz", *UNREADABLE),
+        open(directory / "training.npz", "rb") as file,
+        np.load(file) as arrays,
+    ):
+        agent.episodes.extend(arrays["step"], arrays["episode_return"], arrays["episode_length"])
+        agent.environment_state = numbered(arrays, "environment") or None
+        target = numbered(arrays, "target")  # none, where the algorithm that was stored learned without one
+        if target and agent.q_learner is not None and agent.q_learner.target is not None:
+            agent.q_learner.target.model.set_weights(target)
+    if (directory / "replay.npz").is_file():
+        with _readable(directory, "replay.npz", *UNREADABLE):
             agent.replay = StoredReplay(directory / "replay.npz")
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{directory} is not a whole saved agent: training.npz or replay.npz cannot be read ({error})"
-        ) from error
     agent.forget_another(description)
     stored = description["algorithm"]["settings"].get("n_step")
     if stored != getattr(algorithm, "n_step", stored):
         agent.environment_state = None  # a graph's replay: which transitions are whole depends on n_step
     return agent
+
+
+@contextlib.contextmanager
+def _readable(directory: pathlib.Path, name: str, *errors: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        hint = ""
+        if name == "model.keras":
+            hint = "; layers of your own must be registered with keras.saving.register_keras_serializable before"
+        raise ValueError(f"{directory} is not a whole saved agent: {name} cannot be read ({error}){hint}") from error
 
 
 def _description(directory: pathlib.Path) -> dict[str, Any]:

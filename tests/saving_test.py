@@ -287,3 +287,7 @@ def test_a_saved_agent_of_which_a_part_is_damaged_is_called_so(tmp_path):
     (path / "training.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"is not a whole saved agent: training\.npz cannot be read"):
         krl.load_agent(path)
+    (path / "training.npz").write_bytes(whole)
+    (path / "model.keras").write_bytes(b"no zip file")
+    with pytest.raises(ValueError, match=r"not a whole saved agent: model\.keras .* layers of your own must be regist"):
+        krl.load_agent(path)
