@@ -23,6 +23,8 @@ class Task:
     """DQN: the share of the steps over which exploration falls from 1, and the rate at which it stays."""
     hidden: tuple[int, ...] | None = (64, 64)
     """Units of the perceptron; None for the Nature network."""
+    initial_weights: str = "own"
+    """"own": each library's; "fan_in": ours are drawn as PyTorch's are, for a perceptron of DQN."""
     settings: dict[str, Any]
     """Of the algorithm."""
 
@@ -68,11 +70,30 @@ def our_model(task: Task) -> Callable[..., Any]:
     def build(observation_space, action_space, seed):
         if task.algorithm != "dqn":
             return default_model(observation_space, action_space, seed=seed)
+        if task.initial_weights == "fan_in":
+            return fan_in_network(observation_space, action_space, task.hidden, seed)
         hidden = task.hidden
         trunk = nature_conv_trunk(seed=seed) if hidden is None else mlp_trunk(hidden, activation="relu", seed=seed)
         return q_network(observation_space, action_space, trunk=trunk, seed=seed)
 
     return build
+
+
+def fan_in_network(observation_space: Any, action_space: Any, hidden: Any, seed: int) -> Any:
+    """Action values by a ReLU perceptron, weights and biases uniform in ±1/√inputs, as PyTorch begins."""
+    import keras
+
+    from kerasrl_pg import seeding
+
+    sizes = (*hidden, int(action_space.n))
+    seeds = iter(seeding.integers(seed, 2 * len(sizes)))
+    features = inputs = keras.Input(observation_space.shape)
+    for number, units in enumerate(sizes):
+        bound = features.shape[-1] ** -0.5
+        kernel, bias = (keras.initializers.RandomUniform(-bound, bound, seed=next(seeds)) for _ in range(2))
+        activation = "relu" if number < len(hidden) else None
+        features = keras.layers.Dense(units, activation, kernel_initializer=kernel, bias_initializer=bias)(features)
+    return keras.Model(inputs, {"action_values": features})
 
 
 def sb3_model(task: Task, steps: int, seed: int) -> Any:
