@@ -137,7 +137,7 @@ def precision():
 
 @app.command()
 def precision_pong():
-    """PPO's trunk in bfloat16 and in float32, 200,000 steps of Pong as the search's candidate `more-entropy`.
+    """PPO's trunk in bfloat16 and in float32, 200,000 steps of Pong with `more-entropy` of `benchmarks/pong_search.py`.
 
     If it is stopped, the same command goes on with the training that it stopped in.
     """

@@ -276,7 +276,10 @@ def section(name: str, row: Row, preset, seeds: int) -> str:
 
 
 def changes(agent: dict, settings) -> list[str]:
-    """Where a measured agent's settings are not what the preset has today; what did not exist then is left out."""
+    """Where a measured agent's algorithm and optimizer are not the preset's of today; settings of since are left out.
+
+    Of what the model is and how a game is presented, files of results say nothing, or not all.
+    """
     from kerasrl_pg.any_optimizer import described
     from kerasrl_pg.saving import settings_to_json
 
@@ -285,10 +288,10 @@ def changes(agent: dict, settings) -> list[str]:
         (parts(agent["optimizer"]), parts(described(settings.optimizer))),
     ]
     return [
-        f"{name} {shown(value)} (now {shown(today[name])})"
+        f"{name} {shown(value)} (now {shown(today[name]) if name in today else 'gone'})"
         for measured, today in pairs
         for name, value in measured.items()
-        if name in today and json.loads(json.dumps(today[name])) != value
+        if name not in today or json.loads(json.dumps(today[name])) != value
     ]
 
 

@@ -217,7 +217,7 @@ class Agent:
 
         Raises:
             ValueError: `episodes` or `longest_episode` is not positive, `seed` is negative, the spaces of `env` are
-                not the agent's, or there is none.
+                not the agent's, it is the object of training in another wrapper, or there is none.
             RuntimeError: an episode took more than `longest_episode` steps.
         """
         made = self.environment if env is None else as_environment(env, self.environment)

@@ -38,7 +38,7 @@ from kerasrl_pg.policies import learns_action_values
 from kerasrl_pg.saving import algorithm_of, check_settings_can_be_saved, whole_agent
 from kerasrl_pg.settings import ModelLike
 from kerasrl_pg.strategies import num_workers, spread_by
-from kerasrl_pg.training.callbacks import Checkpoint, Progress, StopAtReturn
+from kerasrl_pg.training.callbacks import Checkpoint, Progress
 from kerasrl_pg.training.loop import train
 
 
@@ -138,8 +138,6 @@ def fit_agent(
     check_callbacks(callbacks)
     if eval_env is not None and not eval_episodes:
         raise ValueError("eval_env is played for eval_episodes episodes after each epoch: give their number, got 0")
-    if not eval_episodes and any(isinstance(each, StopAtReturn) and each.needs_evaluations for each in callbacks):
-        raise ValueError("StopAtReturn(monitor='eval_return') needs eval_episodes, got 0")
     if checkpoint is not None:
         check_writable(checkpoint, "checkpoint")
     strategy = spread_by(strategy)
@@ -260,7 +258,9 @@ def _check_strategy(strategy: tf.distribute.Strategy | None, num_envs: int, stop
 
 def _check_batches(agent: Agent) -> None:
     """Found before callbacks have begun, which may overwrite files."""
-    replicas, batch_size = agent.learner.local_replicas, getattr(agent.algorithm, "batch_size", 0)
+    if not learns_action_values(agent.algorithm):
+        return
+    replicas, batch_size = agent.learner.local_replicas, agent.algorithm.batch_size
     if batch_size % replicas:
         raise ValueError(f"batch_size must be a multiple of the {replicas} replicas of a process, got {batch_size}")
 

@@ -22,9 +22,6 @@ from kerasrl_pg.saving import StoredReplay, numbered, settings_from_json, whole_
 from kerasrl_pg.spaces import space_from_json
 from kerasrl_pg.strategies import scope, spread_by
 
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
-"""What a damaged file of arrays raises."""
-
 WRITTEN = {
     "action_space",
     "algorithm",
@@ -64,7 +61,7 @@ def load_agent(
     Raises:
         FileNotFoundError: there is no saved agent at `path`.
         ValueError: its algorithm is not this package's and none was passed, another was passed than it was trained by,
-            or what is at `path` is no saved agent.
+            what is at `path` is no saved agent or a damaged one, or Keras does not know a layer of its model.
 
     Example:
         >>> import tempfile
@@ -87,8 +84,8 @@ def load_agent(
         algorithm = classes[name](**settings_from_json(description["algorithm"]["settings"]))
     elif name in classes and type(algorithm).__name__ != name:
         raise ValueError(f"{directory} holds an agent of {name}, which algorithm={algorithm!r} is not")
-    with scope(strategy), _readable(directory, "model.keras", Exception):  # whatever a user's layers raise
-        model = keras.saving.load_model(directory / "model.keras")
+    with scope(strategy):
+        model = _model(directory / "model.keras")
     agent = Agent(
         algorithm,
         model,
@@ -104,7 +101,7 @@ def load_agent(
     agent.num_envs = description["num_envs"]
     agent.history.history, agent.history.epoch = description["history"], description["epoch"]
     with (
-        _readable(directory, "training.npz", *UNREADABLE),
+        _readable(directory, "training.npz"),
         open(directory / "training.npz", "rb") as file,
         np.load(file) as arrays,
     ):
@@ -114,7 +111,7 @@ def load_agent(
         if target and agent.q_learner is not None and agent.q_learner.target is not None:
             agent.q_learner.target.model.set_weights(target)
     if (directory / "replay.npz").is_file():
-        with _readable(directory, "replay.npz", *UNREADABLE):
+        with _readable(directory, "replay.npz"):
             agent.replay = StoredReplay(directory / "replay.npz")
     agent.forget_another(description)
     stored = description["algorithm"]["settings"].get("n_step")
@@ -124,14 +121,21 @@ def load_agent(
 
 
 @contextlib.contextmanager
-def _readable(directory: pathlib.Path, name: str, *errors: type[Exception]) -> Iterator[None]:
+def _readable(directory: pathlib.Path, name: str) -> Iterator[None]:
     try:
         yield
-    except errors as error:
-        hint = ""
-        if name == "model.keras":
-            hint = "; layers of your own must be registered with keras.saving.register_keras_serializable before"
-        raise ValueError(f"{directory} is not a whole saved agent: {name} cannot be read ({error}){hint}") from error
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{directory} is not a whole saved agent: {name} cannot be read ({error})") from error
+
+
+def _model(path: pathlib.Path) -> keras.Model:
+    try:
+        return keras.saving.load_model(path)
+    except (OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}. Layers and models of your own must be registered with "
+            "keras.saving.register_keras_serializable before"
+        ) from error
 
 
 def _description(directory: pathlib.Path) -> dict[str, Any]:

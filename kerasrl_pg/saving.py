@@ -151,6 +151,8 @@ def check_settings_can_be_saved(algorithm: Any) -> None:
     """Raise TypeError for a setting that JSON cannot hold, or that could not be read again."""
     for field in dataclasses.fields(algorithm):
         value = getattr(algorithm, field.name)
+        if isinstance(value, Prioritized):
+            check_settings_can_be_saved(value)
         stored = f"{type(algorithm).__name__}({field.name}={value!r})"
         try:
             json.dumps(_to_json(value))

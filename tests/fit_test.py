@@ -473,8 +473,10 @@ def test_a_schedule_of_ones_own_that_no_file_can_hold_trains_and_is_not_saved(tm
         TypeError, match=r"PPO\(clip_epsilon=.*\) cannot be saved: a schedule of your own needs a get_c"
     ):
         agent.save(tmp_path / "agent")
-    with pytest.raises(TypeError, match="cannot be saved: a schedule of your own"):
-        fit(algorithm=agent.algorithm, checkpoint=tmp_path / "agent")
+    within = krl.DQN(sampler=krl.Prioritized(importance_exponent=Mine()))
+    for algorithm in (agent.algorithm, within):
+        with pytest.raises(TypeError, match="cannot be saved: a schedule of your own"):
+            fit(algorithm=algorithm, checkpoint=tmp_path / "agent")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -137,10 +137,23 @@ def test_the_report_says_what_a_preset_has_changed_since_it_was_measured(results
     measured["algorithm"]["settings"] |= {"batch_size": 64, "a setting of old": 1}
     del measured["algorithm"]["settings"]["n_step"]  # as if it did not exist yet
     measured["optimizer"] |= {"name": "rmsprop", "epsilon": 1e-3}
-    found = ["batch_size 64 (now 10)", "optimizer rmsprop (now adam)", "the optimizer's epsilon 0.001 (now 1e-05)"]
+    found = [
+        "batch_size 64 (now 10)",
+        "a setting of old 1 (now gone)",
+        "optimizer rmsprop (now adam)",
+        "the optimizer's epsilon 0.001 (now 1e-05)",
+    ]
     assert results.changes(measured, settings) == found
     longer = results.changes(measured, PRESETS["grid-prioritized-dqn"].build(40_000, 1))
-    assert [change.split()[0] for change in longer] == ["batch_size", "sampler", "epsilon", "optimizer", "the", "the"]
+    assert [change.split()[0] for change in longer] == [
+        "batch_size",
+        "sampler",
+        "epsilon",
+        "a",
+        "optimizer",
+        "the",
+        "the",
+    ]
 
 
 def test_the_report_counts_in_proper_english(results):

@@ -136,7 +136,7 @@ def as_environment(env: EnvLike | Environment, known: Environment | None = None)
     if known is not None and env is known.made_of:
         return known
     object_of_training = getattr(known, "made_of", None)
-    if isinstance(env, gymnasium.Env) and env.unwrapped is getattr(object_of_training, "unwrapped", None):
+    if isinstance(env, gymnasium.Env | VectorEnv) and env.unwrapped is getattr(object_of_training, "unwrapped", None):
         raise ValueError(
             f"{env} is the environment of training in another wrapper: pass that object itself, or another"
         )

@@ -12,7 +12,7 @@ from kerasrl_pg.models import preprocessing
 from kerasrl_pg.models.precision import dtype_policy
 from kerasrl_pg.models.preprocessing import RunningNormalizer
 from kerasrl_pg.models.trunks import mlp_trunk, nature_conv_trunk, small_conv_trunk
-from kerasrl_pg.spaces import leaf_paths, map_space, tensor_dtype
+from kerasrl_pg.spaces import map_space, tensor_dtype
 
 NATURE_IMAGE = 36
 """Pixels: the smallest image that the Nature network's three convolutions leave anything of."""
@@ -61,6 +61,15 @@ def features_of(trunk: keras.Model, encoded):
     return features
 
 
+def _inputs_of_other_names(model: keras.Model, observation_space: spaces.Space) -> str:
+    """How the inputs of a functional model should be called, if not as they are: Keras finds the parts of a Dict so."""
+    if not isinstance(observation_space, spaces.Dict):
+        return ""
+    names = sorted(tensor.name for tensor in getattr(model, "inputs", None) or ())
+    wanted = sorted(observation_space)
+    return f": its inputs are {names}, and should be {wanted}" if names and names != wanted else ""
+
+
 def output_spec(model: keras.Model, observation_space: spaces.Space):
     """Shapes of the outputs for a batch of 2; of a functional model without calling it."""
     inputs = map_space(
@@ -73,9 +82,7 @@ def output_spec(model: keras.Model, observation_space: spaces.Space):
     try:
         return model.compute_output_spec(inputs)
     except Exception as error:  # whatever a user's layers raise
-        names = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
-        wanted = [".".join(map(str, path)) for path, _ in leaf_paths(observation_space) if path]
-        hint = f": its inputs are {names}, and should be {wanted}" if wanted and names and names != wanted else ""
+        hint = _inputs_of_other_names(model, observation_space)
         raise ValueError(
             f"the model {model.name!r} cannot read observations of {observation_space}{hint} ({error})"
         ) from error

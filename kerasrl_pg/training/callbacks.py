@@ -132,11 +132,6 @@ class StopAtReturn(keras.callbacks.Callback):
         self.stopped_epoch: int | None = None
         """Number of the epoch that reached the bar, from 0; None as long as none has."""
 
-    @property
-    def needs_evaluations(self) -> bool:
-        """Whether what it looks at is logged with `eval_episodes` only."""
-        return self._monitor in ("eval_return", "eval_length")
-
     def on_train_begin(self, logs=None):
         """Forget an earlier training."""
         self.stopped_epoch = None

@@ -161,6 +161,10 @@ def test_the_environment_of_training_in_a_wrapper_of_its_own_is_no_environment_o
     with pytest.raises(ValueError, match="is the environment of training in another wrapper: pass that object itself"):
         as_environment(gymnasium.wrappers.RecordEpisodeStatistics(mine), known)
     assert as_environment(gymnasium.wrappers.TimeLimit(Counter(0), 5), known) is not known
+    several = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 2)
+    agent = krl.fit_agent(several, krl.A2C(rollout_length=2), steps=4, jit_compile=False, verbose=0)
+    with pytest.raises(ValueError, match="is the environment of training in another wrapper: pass that object itself"):
+        agent.evaluate(env=gymnasium.wrappers.vector.RecordEpisodeStatistics(several))
 
 
 def test_objects_whose_specs_hold_arrays_are_not_taken_for_one_another():

@@ -196,7 +196,7 @@ def test_a_rounding_to_bfloat16_is_of_the_standardised_pixel_not_of_the_pixel():
     normalizer.variance.assign(np.full(normalizer.variance.shape, (0.5 / 255) ** 2))
     pixels = tf.constant(np.array([200, 201], np.uint8)[:, None, None, None] * np.ones((1, 4, 40, 40), np.uint8))
     for run in (front, tf.function(front, autograph=False, jit_compile=True)):
-        (standardised,) = tf.nest.flatten(run([pixels]))
+        (standardised,) = tf.nest.flatten(run(pixels))
         assert standardised.dtype == tf.bfloat16
         np.testing.assert_allclose(tf.cast(standardised, tf.float32)[:, 0, 0, 0], [-1, 1], rtol=0.01)
 

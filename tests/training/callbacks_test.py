@@ -193,11 +193,6 @@ def test_the_bar_of_a_stop_at_a_return_is_a_number(value):
         krl.StopAtReturn(value=value)
 
 
-def test_a_stop_at_a_return_of_evaluations_needs_evaluations():
-    with pytest.raises(ValueError, match=r"StopAtReturn\(monitor='eval_return'\) needs eval_episodes, got 0"):
-        fit(40, krl.StopAtReturn(value=475))
-
-
 def test_verbose_1_is_a_progress_bar_over_environment_steps(capsys):
     agent = fit(41, verbose=1)
     out = capsys.readouterr().out
