@@ -31,6 +31,7 @@ from kerasrl_pg.models.q_network import QPolicy
 from kerasrl_pg.policies import learns_action_values, policy_of
 from kerasrl_pg.q_learner import QLearner
 from kerasrl_pg.saving import (
+    StoredReplay,
     alone_in,
     as_json,
     check_settings_can_be_saved,
@@ -271,6 +272,8 @@ class Agent:
             finally:
                 put_back(path)
                 shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(self.replay, StoredReplay) and not self.replay.is_there():
+                self.replay = StoredReplay(path / "replay.npz")  # it was read from here, and is written here
         return path
 
     def export(self, path: str | os.PathLike, *, format: str = "saved_model") -> pathlib.Path:

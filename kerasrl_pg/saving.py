@@ -25,7 +25,7 @@ except ImportError:  # Windows, where processes do not wait for each other
 
 
 class StoredReplay:
-    """A replay in a file, until a training takes it up: open, so that what is saved in its place does not change it.
+    """A replay in a file, until a training takes it up.
 
     Raises:
         zipfile.BadZipFile: the file is not whole.
@@ -34,11 +34,31 @@ class StoredReplay:
     def __init__(self, path: pathlib.Path):
         if not zipfile.is_zipfile(path):  # NumPy would leave the file open
             raise zipfile.BadZipFile(f"{path.name} is not a zip file")
-        self._file = np.load(path)
+        self._path, self._version = path, _version(path)
+
+    def is_there(self) -> bool:
+        """Whether the file is still the one that it was."""
+        return _version(self._path) == self._version
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What was stored, by name."""
-        return dict(self._file)
+        """What was stored, by name.
+
+        Raises:
+            RuntimeError: something else has been saved in its place.
+        """
+        if not self.is_there():
+            raise RuntimeError(f"{self._path} was replaced or removed after its agent was loaded: load the agent anew")
+        with np.load(self._path) as arrays:
+            return dict(arrays)
+
+
+def _version(path: pathlib.Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def algorithm_of(path: pathlib.Path) -> str:

@@ -203,11 +203,12 @@ def test_a_loaded_agent_saved_again_keeps_its_replay_and_may_replace_itself(outs
     assert_same_state(outside, loaded)
 
 
-def test_what_is_saved_in_its_place_does_not_change_a_loaded_replay(outside, tmp_path):
+def test_what_is_saved_in_its_place_is_not_taken_for_a_loaded_replay(outside, tmp_path):
     path = outside.save(tmp_path / "agent")
     loaded = krl.load_agent(path)
     fit(20, VARIANTS["prioritized"], model=trunk(), in_graph=False, seed=1).save(path, overwrite=True)
-    assert_same_state(outside, loaded)
+    with pytest.raises(RuntimeError, match=r"replay\.npz was replaced or removed after its agent was loaded: load the"):
+        fit(10, loaded, in_graph=False)
 
 
 def test_half_a_replay_is_no_whole_agent(outside, tmp_path):
