@@ -171,7 +171,8 @@ def fit_agent(
             agent.check_spaces(training)
             if agent is not algorithm or optimizer is None:
                 check_learning_rate_lasts(agent, steps, resumed=agent is not algorithm)
-        _check_batches(agent)
+        if agent.q_learner is not None:
+            agent.q_learner.check_batch_size(agent.algorithm.batch_size)  # before a callback overwrites files
         after_epoch = evaluation(agent, eval_made, episodes=eval_episodes, seed=seed, sample=eval_sample)
         other = fresh_optimizer(optimizer, agent.model, strategy) if agent is algorithm and optimizer else None
         check_learning_rate_can_move(other or agent.optimizer, callbacks)
@@ -254,15 +255,6 @@ def _check_strategy(strategy: tf.distribute.Strategy | None, num_envs: int, stop
             "stop_return is for one process: each worker sees other episodes, and all must stop together; "
             f"got stop_return={stop_return} with {num_workers(strategy)} workers"
         )
-
-
-def _check_batches(agent: Agent) -> None:
-    """Found before callbacks have begun, which may overwrite files."""
-    if not learns_action_values(agent.algorithm):
-        return
-    replicas, batch_size = agent.learner.local_replicas, agent.algorithm.batch_size
-    if batch_size % replicas:
-        raise ValueError(f"batch_size must be a multiple of the {replicas} replicas of a process, got {batch_size}")
 
 
 def _resumed(

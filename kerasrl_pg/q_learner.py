@@ -41,6 +41,12 @@ class QLearner:
         for frozen, variable in zip(self.target.model.weights, self.learner.policy.model.weights, strict=True):
             frozen.assign(tf.convert_to_tensor(variable))
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raise ValueError unless the replicas of a process divide a batch."""
+        local = self.learner.local_replicas
+        if batch_size % local:
+            raise ValueError(f"batch_size must be a multiple of the {local} replicas of a process, got {batch_size}")
+
     def descend_transitions(
         self, loss: QLoss, transitions: Transitions, *, max_gradient_norm: float | None = None
     ) -> tuple[Metrics, tf.Tensor]:
@@ -70,9 +76,7 @@ class QLearner:
 
         if strategy is None:
             return own_step(transitions)
-        batch_size, local = transitions.action.shape[0], self.learner.local_replicas
-        if batch_size % local:
-            raise ValueError(f"batch_size must be a multiple of the {local} replicas of a process, got {batch_size}")
+        self.check_batch_size(transitions.action.shape[0])
         metrics, error = strategy.run(own_step, args=(transitions,))
         return self.learner.mean_over_replicas(metrics), tf.concat(strategy.experimental_local_results(error), axis=0)
 
